@@ -1,0 +1,1 @@
+"""First floor: measurements become alarms. Stands on firmware_bridge only."""

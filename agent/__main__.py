@@ -1,0 +1,121 @@
+"""The command `hark`: looks its verbs up by name and imports only the room that a verb belongs to.
+
+Every verb: --json, and exit codes 0 ok, 1 problem found, 2 usage or configuration, 3 cannot reach. Never a traceback for
+what a person can mend.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import Any
+
+from firmware_bridge.errors import HarkError, MissingExtra
+
+# One BLAS thread: matrices here are tiny. Set before NumPy is imported, by whichever verb does.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+# package that is missing -> extra that brings it
+EXTRAS = {
+    "amqtt": "sim",
+    "onnxruntime": "onnx",
+    "ai_edge_litert": "tflite",
+    "starlette": "ui",
+    "uvicorn": "ui",
+    **dict.fromkeys(
+        ("sklearn", "onnx", "flatbuffers", "optuna", "pyarrow", "deltalake", "dask", "distributed", "rich"), "train"
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console script: `hark VERB ...`."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one verb and give its exit code."""
+    verbs = {point.name: point for point in entry_points(group="hark.commands")}
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview(verbs))
+        return 0 if arguments else EXIT_USAGE
+    if arguments[0] in ("-V", "--version"):
+        print(f"hark {version('hark-edge')}")
+        return 0
+    verb, *rest = arguments
+    if verb not in verbs:
+        print(f"hark: no verb {verb!r}; it has {', '.join(sorted(verbs))}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        return _invoke(verb, _loaded(verbs[verb]), rest)
+    except HarkError as error:
+        print(f"hark {verb}: {error}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingExtra(f"hark {point.name}", package, EXTRAS[package]) from None
+
+
+def _invoke(verb: str, target: Callable[..., Any] | Any, arguments: Sequence[str]) -> int:
+    import typer
+
+    app = target
+    if not isinstance(target, typer.Typer):
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        app.command()(target)
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=list(arguments), prog_name=f"hark {verb}", standalone_mode=False)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingExtra(f"hark {verb}", package, EXTRAS[package]) from None
+    except Exception as error:
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):  # click's own usage errors
+            raise
+        error.show()
+        return int(error.exit_code)
+    return int(result) if isinstance(result, int) else 0
+
+
+def _overview(verbs: dict[str, EntryPoint]) -> str:
+    lines = [f"hark {version('hark-edge')}: listens to motors and pumps, says what is wrong and what to do", "", "verbs:"]
+    lines += [f"  {name:<10} {_summary(point)}" for name, point in sorted(verbs.items())]
+    return "\n".join([*lines, "", "hark VERB --help tells more; every verb takes --json"])
+
+
+def _summary(point: EntryPoint) -> str:
+    """The first docstring line of a verb, read from its file's text, so that help imports no room."""
+    spec = importlib.util.find_spec(point.module)
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == point.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+        if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == point.attr for t in node.targets):
+            helps = [k.value for k in getattr(node.value, "keywords", []) if k.arg == "help"]
+            return str(ast.literal_eval(helps[0])) if helps else ""
+    return ""
+
+
+if __name__ == "__main__":
+    main()

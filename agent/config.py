@@ -1,0 +1,274 @@
+"""SiteConfig: the schema of a site's TOML file, and Site: the same with every name resolved.
+
+`load_site` reads the site file, the device and machine files it names and the bearing table, and answers either with a Site
+that can run or with every problem at once: file, line, key, and what to write instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from agent.features import FeatureSet, Nameplate, feature_set_of
+from agent.features.bearings import bearing_orders
+from agent.machine import MachineProfile, load_machine_profile
+from firmware_bridge.checked import Table, key_line, load
+from firmware_bridge.errors import ConfigError, Problem
+from firmware_bridge.measurement import Channel
+from firmware_bridge.source import AnySpec, SourceContext, channels_of, sensors_of
+
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . - only; it becomes part of a topic")]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class SiteSection(Table):
+    """Who this gateway is, and what it promises."""
+
+    name: TopicName
+    gateway: TopicName
+    data_dir: str = "data"
+    engine: Literal["onnx", "tflite"] = "onnx"
+    latency_budget_ms: Annotated[float, Meta(gt=0, description="sensor to committed alarm")] = 100.0
+    false_alarms_per_machine_month: Annotated[float, Meta(gt=0, description="false alarms per machine and month that you accept")] = 0.5
+    buffer_mib: Annotated[int, Meta(ge=16)] = 512
+
+
+class UpstreamSection(Table):
+    """The broker that alarms, features and bursts go to."""
+
+    host: str
+    port: Port = 1883
+    username: str | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
+    confirm: Annotated[
+        Literal["collector", "broker"],
+        Meta(description="what counts as delivered: written by `hark data collect`, or taken by the broker"),
+    ] = "collector"
+
+
+class DecisionSection(Table):
+    """How scores become alarms: k of m, and how long a clear must last."""
+
+    k: Annotated[int, Meta(ge=1)] = 3
+    m: Annotated[int, Meta(ge=1)] = 5
+    off_delay_s: Annotated[float, Meta(ge=0)] = 600.0
+    smooth_s: Annotated[float, Meta(ge=0, description="time constant that scores are averaged with")] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.k > self.m:
+            raise ValueError(f"k = {self.k} of m = {self.m} can never be reached; write k at most m")
+
+
+class MachineSection(Table):
+    """One machine and the sensors on it."""
+
+    tag: TopicName
+    type: str
+    sensors: Annotated[tuple[str, ...], Meta(min_length=1)]
+    places: dict[str, str] = {}
+    rated_speed_rpm: Annotated[float, Meta(gt=0)] | None = None
+    line_frequency_hz: Annotated[float, Meta(gt=0)] = 50.0
+    bearings: dict[str, str] = {}
+    vanes: Annotated[int, Meta(ge=1)] | None = None
+    assume_running: bool = False
+    learn_windows: Annotated[int, Meta(ge=10, description="healthy windows that make a baseline")] = 200
+    decide_every_s: Annotated[float, Meta(gt=0, description="decisions of a machine without bursts")] = 10.0
+    starting_s: Annotated[float, Meta(ge=0)] | None = None
+    bundle: str | None = None
+
+
+class SiteConfig(Table):
+    """A whole site file."""
+
+    site: SiteSection
+    sources: Annotated[tuple[AnySpec, ...], Meta(min_length=1)]
+    machines: Annotated[tuple[MachineSection, ...], Meta(min_length=1)]
+    upstream: UpstreamSection | None = None
+    decision: DecisionSection = DecisionSection()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine with every name resolved.
+
+    Attributes:
+        roles: the machine's own channel names (place prefix applied) -> index in the site's channel table.
+        burst_sensors: its sensors that send waveforms.
+    """
+
+    spec: MachineSection
+    profile: MachineProfile
+    features: FeatureSet
+    nameplate: Nameplate
+    roles: Mapping[str, int]
+    burst_sensors: tuple[str, ...]
+    bundle_dir: Path
+
+    @property
+    def tag(self) -> str:
+        return self.spec.tag
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site that can run: the config, the process's channel table, its machines."""
+
+    path: Path
+    root: Path
+    config: SiteConfig
+    channels: tuple[Channel, ...]
+    first_channels: tuple[int, ...]
+    machines: tuple[Machine, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the gateway keeps its buffer; a relative path counts from the site file."""
+        return (self.path.parent / self.config.site.data_dir).resolve()
+
+    def context(self, position: int, clock: object) -> SourceContext:
+        """What the source at `position` needs to be opened."""
+        return SourceContext(
+            config_dir=self.root / "config",
+            site=self.config.site.name,
+            first_channel=self.first_channels[position],
+            clock=clock,  # type: ignore[arg-type]
+        )
+
+
+def load_site(path: Path, root: Path) -> Site:
+    """Read and resolve a site file.
+
+    Args:
+        root: the folder that holds config/ and models/.
+    Raises: ConfigError: anything wrong in the site file or a file that it names; all problems at once.
+    """
+    return resolve(load(path, SiteConfig), path, root)
+
+
+def resolve(config: SiteConfig, path: Path, root: Path) -> Site:
+    """Give every name in `config` its meaning. Raises: ConfigError, listing all that have none."""
+    check = _Check(path)
+    channels: list[Channel] = []
+    first_channels: list[int] = []
+    burst_sensors: set[str] = set()
+    for i, source in enumerate(config.sources):
+        first_channels.append(len(channels))
+        with check.at(f"sources[{i}]"):
+            channels.extend(channels_of(source, root / "config"))
+            burst_sensors.update(sensor.name for sensor in sensors_of(source) if sensor.burst)
+    sensor_names = [sensor.name for source in config.sources for sensor in sensors_of(source)]
+    check.unique([(f"sources[{i}].sensors[{j}].name", sensor.name) for i, source in enumerate(config.sources) for j, sensor in enumerate(sensors_of(source))])
+    check.unique([(f"machines[{i}].tag", machine.tag) for i, machine in enumerate(config.machines)])
+    machines = []
+    for i, spec in enumerate(config.machines):
+        key = f"machines[{i}]"
+        for name in (*spec.sensors, *spec.places):
+            check.known(f"{key}.sensors", name, sensor_names, "no source has a sensor of this name")
+        with check.at(f"{key}.type", f'"{spec.type}"'):
+            machine = _machine(spec, root, channels, burst_sensors, check, key)
+            machines.append(machine)
+    check.done()
+    return Site(path, root, config, tuple(channels), tuple(first_channels), tuple(machines))
+
+
+def _machine(spec: MachineSection, root: Path, channels: list[Channel], burst_sensors: set[str], check: _Check, key: str) -> Machine:
+    known_types = sorted(file.stem for file in (root / "config" / "machines").glob("*.toml"))
+    if spec.type not in known_types:
+        raise LookupError(_unknown(spec.type, known_types))
+    profile = load_machine_profile(root / "config", spec.type)
+    roles: dict[str, int] = {}
+    for index, channel in enumerate(channels):
+        if channel.sensor not in spec.sensors:
+            continue
+        place = spec.places.get(channel.sensor)
+        role = f"{place}_{channel.point}" if place else channel.point
+        if role in roles:
+            check.add(f"{key}.places", f"{channel.sensor} and {channels[roles[role]].sensor} both give {role}; "
+                      f'name their places, such as  places = {{ "{channel.sensor}" = "suction" }}')
+        roles[role] = index
+    orders = None
+    for place, designation in spec.bearings.items():
+        with check.at(f"{key}.bearings.{place}", f'"{designation}"'):
+            orders = orders or bearing_orders(root / "config", designation)
+    nameplate = Nameplate(
+        rated_speed_rpm=spec.rated_speed_rpm or float("nan"),
+        bearing=orders,
+        n_vanes=spec.vanes,
+        line_frequency_hz=spec.line_frequency_hz,
+    )
+    bundle_dir = root / "models" / profile.bundle if spec.bundle is None else (check.path.parent / spec.bundle).resolve()
+    if not (bundle_dir / "manifest.json").is_file():
+        check.add(f"{key}.bundle", f"{bundle_dir} holds no model bundle; leave bundle out to use the shipped one")
+    bursts = tuple(name for name in spec.sensors if name in burst_sensors)
+    return Machine(spec, profile, feature_set_of(profile), nameplate, roles, bursts, bundle_dir)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"not known.{f' Did you mean {close[0]!r}?' if close else ''}  ({', '.join(names)})"
+
+
+class _Check:
+    """Collects the problems of one site file, each with the line its key stands on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+
+    def add(self, key: str, text: str) -> None:
+        line = key_line(self.path, key) if self.path.is_file() else 0
+        self.problems.append(Problem(line, key, text))
+
+    def at(self, key: str, shown: str = "") -> _At:
+        return _At(self, key, shown)
+
+    def unique(self, named: list[tuple[str, str]]) -> None:
+        seen: dict[str, str] = {}
+        for key, name in named:
+            if name in seen:
+                self.add(key, f'"{name}" is used at {seen[name]} already; give each its own name')
+            seen.setdefault(name, key)
+
+    def known(self, key: str, name: str, known: list[str], what: str) -> None:
+        if name not in known:
+            self.add(key, f'"{name}": {what}; {_unknown(name, known)}')
+
+    def done(self) -> None:
+        if self.problems:
+            raise ConfigError(self.path, sorted(self.problems, key=lambda problem: problem.line))
+
+
+@dataclass(slots=True)
+class _At:
+    """Turns what goes wrong inside it into a problem at `key`, and lets the check go on."""
+
+    check: _Check
+    key: str
+    shown: str
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, ConfigError):
+            text = "; ".join(f"{error.path.name} {problem}".strip() for problem in error.problems)
+        elif isinstance(error, LookupError):
+            text = str(error.args[0]) if error.args else str(error)
+        else:
+            return False
+        self.check.add(f"{self.key} = {self.shown}" if self.shown else self.key, text)
+        return True
+
+
+def schema() -> dict[str, object]:
+    """JSON schema of the site file, for editors and the reference page."""
+    return msgspec.json.schema(SiteConfig)

@@ -1,0 +1,467 @@
+"""Bundle: one released model folder, opened only when everything in it is what its manifest says and works here.
+
+    manifest.json   identity: columns, feature digest, hashes, tail of the healthy scores, baselines, provenance
+    model.onnx, model.tflite   the same float32 graph for two engines: z, mask -> score, contributions
+    golden.npz      raw windows with their features, and vectors with their scores, replayed on this CPU at every start
+    card.md         what the model is for and where it ends, for people
+
+Nothing in a bundle is code: JSON, two graph formats and plain arrays (no pickles). Sizes are looked at before reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from agent.baseline import Baseline
+from agent.errors import BundleRefused
+from agent.inference.runtime import MAX_MODEL_BYTES, Runtime, engine_module, read_limited
+from agent.inference.tail import Tail
+from agent.vocabulary import F32
+from firmware_bridge.errors import HarkError
+
+FORMAT = 1
+MANIFEST, GOLDEN = "manifest.json", "golden.npz"
+HASHED = ("model.onnx", "model.tflite", GOLDEN, "card.md")
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_GOLDEN_UNPACKED_BYTES = 4 << 20
+FEATURE_TOLERANCE = 1e-4  # relative; float32 features differ by about 1e-6 between CPUs
+SCORE_TOLERANCE = 1e-4  # share of the reference threshold; engines differ by about 1e-6
+
+Positive = Annotated[float, Meta(gt=0)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the manifest's parts: immutable, keywords only, unknown keys are errors."""
+
+
+class Column(_Part):
+    """One column of the model's vector, in order."""
+
+    name: str
+    channel: str
+    feature: str
+    version: int
+    transform: str
+    scale_floor: float
+    parameters: dict[str, float] = {}
+
+
+class Shapes(_Part):
+    """Tensor shapes of the graph."""
+
+    z: tuple[int, int]
+    mask: tuple[int, int]
+    score: tuple[int, int]
+    contributions: tuple[int, int]
+
+
+class StateBaseline(_Part):
+    """A baseline that travels with a site bundle, so that the agent need not learn; null where a column was absent."""
+
+    location: tuple[float | None, ...]
+    scale: tuple[float, ...]
+    normal: tuple[float | None, ...]
+    reference_score: Positive
+    n_windows: Annotated[int, Meta(gt=0)]
+
+    def as_baseline(self, digest: str) -> Baseline:
+        """The same as the agent's own word for it."""
+        return Baseline(
+            location=_floats(self.location),
+            scale=_floats(self.scale),
+            normal=_floats(self.normal),
+            n_windows=self.n_windows,
+            digest=digest,
+            reference_score=self.reference_score,
+        )
+
+
+class Provenance(_Part):
+    """Where it comes from: enough to make it again."""
+
+    source: str  # "simulator" or the dataset's tables with their versions
+    data_version: str  # what the data's bytes hang on: the simulator's parameters, or Delta table versions
+    seed: int
+    commit: str
+    family: str
+    settings: dict[str, float | int | str]
+    libraries: dict[str, str]
+
+
+class Metric(_Part):
+    """One figure of the card, measured on machines or days that were not trained on."""
+
+    name: str
+    value: float
+    unit: str = ""
+
+
+class Manifest(_Part):
+    """A bundle's identity. `created_utc` is given by the data, not by a wall clock, so that a rebuild is identical."""
+
+    format: int
+    name: str
+    machine_type: str
+    version: str
+    columns: tuple[Column, ...]
+    feature_digest: str
+    shapes: Shapes
+    files: dict[str, Sha256]
+    tensors_sha256: Sha256
+    tail: Tail
+    k: Annotated[int, Meta(ge=1)]
+    m: Annotated[int, Meta(ge=1)]
+    learn_windows: Annotated[int, Meta(ge=1)]
+    false_alarms_per_machine_month: Positive
+    reference_threshold: Positive
+    provenance: Provenance
+    created_utc: str
+    metrics: tuple[Metric, ...] = ()
+    baselines: dict[str, dict[str, StateBaseline]] = {}  # machine -> state key -> baseline
+
+
+class _FormatOnly(msgspec.Struct):
+    format: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GoldenWindow:
+    """A raw window with the features that training's code made of it.
+
+    Attributes:
+        samples: shape (n_axes, n_samples), m/s2. tags: channel -> statistic -> value.
+        nameplate, point: numbers by name.
+        expected: shape (n_columns,), features in physical units; NaN where absent.
+    """
+
+    axes: tuple[str, ...]
+    samples: F32
+    sample_rate_hz: float
+    tags: Mapping[str, Mapping[str, float]]
+    nameplate: Mapping[str, float]
+    point: Mapping[str, float]
+    expected: F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Golden:
+    """Everything that is replayed at the door: raw windows, and vectors healthy and faulty with their scores.
+
+    Attributes:
+        z, mask, contributions: shape (n_vectors, n_columns). score: shape (n_vectors,). faulty: shape (n_vectors,).
+    """
+
+    windows: tuple[GoldenWindow, ...]
+    z: F32
+    mask: F32
+    score: F32
+    contributions: F32
+    faulty: NDArray[np.bool_]
+
+
+ComputeFeatures = Callable[[GoldenWindow], F32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """An opened, checked model: what the manifest says, and an engine that scores."""
+
+    path: Path
+    manifest: Manifest
+    runtime: Runtime
+    golden: Golden
+
+    @property
+    def label(self) -> str:
+        """How alarms and logs name it."""
+        return f"{self.manifest.name} {self.manifest.version}"
+
+    def score(self, z: F32, mask: F32) -> tuple[float, F32]:
+        """See `Runtime.score`."""
+        return self.runtime.score(z, mask)
+
+    def threshold(self, reference_score: float, window_probability: float) -> float:
+        """What a healthy window of a machine with this median learning score exceeds with this probability."""
+        return reference_score * self.manifest.tail.quantile(window_probability)
+
+    def baseline(self, machine: str, state_key: str) -> Baseline | None:
+        """The baseline that came with the bundle for one machine and state; None where the agent must learn it."""
+        state = self.manifest.baselines.get(machine, {}).get(state_key)
+        return state.as_baseline(self.manifest.feature_digest) if state else None
+
+
+def open_bundle(
+    path: Path,
+    feature_set_digest: str,
+    engine: str,
+    compute_features: ComputeFeatures | None = None,
+    own_columns: Sequence[Column] = (),
+) -> Bundle:
+    """Open a bundle, or refuse it with one line that says which file, which check, expected and got, and what to do.
+
+    Checked in this order: manifest readable and of a known format, hashes of all files, feature digest, model loads,
+    golden windows give the same features with this agent's own feature code, golden vectors give the same scores on
+    this engine.
+
+    Args:
+        feature_set_digest: of the agent's own feature set for this machine.
+        engine: "onnx" or "tflite".
+        compute_features: the agent's feature code for one golden window; None skips that check (a tool that has no
+            machine profile at hand).
+        own_columns: the agent's columns, so that a refused digest can name what differs.
+    Raises: BundleRefused, MissingExtra.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    contents = _checked_files(path, manifest)
+    _check_digest(path, manifest, feature_set_digest, own_columns)
+    golden = read_golden(path / GOLDEN, contents[GOLDEN], len(manifest.columns))
+    module = engine_module(engine)
+    try:
+        runtime: Runtime = module.open_model(contents[module.FILE_NAME])
+    except BundleRefused as error:
+        raise BundleRefused(f"{path}: {error}") from None
+    if compute_features is not None:
+        _check_features(path, manifest, golden, compute_features)
+    _check_scores(path, manifest, golden, runtime)
+    return Bundle(path, manifest, runtime, golden)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """A bundle's manifest, its own promises checked against each other.
+
+    Raises: BundleRefused: unreadable, of another format, or inconsistent.
+    """
+    file = Path(path) / MANIFEST
+    content = read_limited(file, MAX_MANIFEST_BYTES)
+    try:
+        stated = msgspec.json.decode(content, type=_FormatOnly).format
+        if stated != FORMAT:
+            raise BundleRefused(
+                f"{file}: format: expected {FORMAT}, got {stated}; use a bundle exported for this agent, or update the agent"
+            )
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleRefused(f"{file}: is not a manifest ({error}); copy the whole bundle folder again") from None
+    _check_consistent(file, manifest)
+    return manifest
+
+
+def _refused(file: Path | str, check: str, expected: object, got: object, remedy: str = "") -> BundleRefused:
+    """The one shape of every refusal: file, check, expected and got, what to do."""
+    return BundleRefused(f"{file}: {check}: expected {expected}, got {got}; {remedy or 'export the bundle again'}")
+
+
+def _check_consistent(file: Path, manifest: Manifest) -> None:
+    n_columns = len(manifest.columns)
+    shapes = manifest.shapes
+    if shapes != Shapes(z=(1, n_columns), mask=(1, n_columns), score=(1, 1), contributions=(1, n_columns)):
+        raise BundleRefused(
+            f"{file}: shapes: expected (1, {n_columns}) for {n_columns} columns, got {shapes.z}; export the bundle again"
+        )
+    if set(manifest.files) != set(HASHED):
+        raise BundleRefused(
+            f"{file}: files: expected {', '.join(HASHED)}, got {', '.join(sorted(manifest.files))}; export the bundle again"
+        )
+    if manifest.k > manifest.m:
+        raise BundleRefused(
+            f"{file}: k of m: expected k at most m, got {manifest.k} of {manifest.m}; export the bundle again"
+        )
+    for machine, states in manifest.baselines.items():
+        for state, baseline in states.items():
+            sizes = {len(baseline.location), len(baseline.scale), len(baseline.normal)}
+            if sizes != {n_columns} or not all(math.isfinite(scale) and scale > 0 for scale in baseline.scale):
+                raise BundleRefused(
+                    f"{file}: baseline of {machine}, {state}: expected {n_columns} columns with a scale above 0; train it again"
+                )
+
+
+def _checked_files(path: Path, manifest: Manifest) -> dict[str, bytes]:
+    """All files' bytes, each read once, so that what was hashed is what is loaded."""
+    contents = {}
+    for name in HASHED:
+        contents[name] = read_limited(path / name, MAX_MODEL_BYTES)
+        got = hashlib.sha256(contents[name]).hexdigest()
+        expected = manifest.files[name]
+        if got != expected:
+            raise BundleRefused(
+                f"{path / name}: sha256: expected {expected[:12]}.., got {got[:12]}..; "
+                "the file is not the one that was exported: copy the whole bundle folder again from where it was built"
+            )
+    return contents
+
+
+def _check_digest(path: Path, manifest: Manifest, own_digest: str, own_columns: Sequence[Column]) -> None:
+    if manifest.feature_digest == own_digest:
+        return
+    differences = column_differences(manifest.columns, own_columns) if own_columns else ""
+    detail = f" ({differences})" if differences else ""
+    raise BundleRefused(
+        f"{path / MANIFEST}: feature digest: expected {own_digest[:12]}.. (this agent's), got {manifest.feature_digest[:12]}..{detail}; "
+        "train and export the bundle again with this agent's version and machine profile"
+    )
+
+
+def column_differences(bundle: Sequence[Column], own: Sequence[Column]) -> str:
+    """Which columns differ and how, in words: at most five, then how many more."""
+    own_by_name = {column.name: column for column in own}
+    bundle_by_name = {column.name: column for column in bundle}
+    found = [f"{name} only in the bundle" for name in bundle_by_name if name not in own_by_name]
+    found += [f"{name} only in the agent" for name in own_by_name if name not in bundle_by_name]
+    for name, theirs in bundle_by_name.items():
+        ours = own_by_name.get(name)
+        for what in ("feature", "version", "channel", "transform", "parameters"):
+            if ours is not None and getattr(ours, what) != getattr(theirs, what):
+                found.append(
+                    f"{name}: {what} {getattr(theirs, what)} in the bundle, {getattr(ours, what)} in the agent"
+                )
+    if not found and [*bundle_by_name] != [*own_by_name]:
+        found = ["the same columns in another order"]
+    if not found:
+        found = ["same columns; sample rate, window length or bands differ"]
+    return "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
+
+
+def read_golden(file: Path, content: bytes, n_columns: int) -> Golden:
+    """The golden windows and vectors from the bytes of golden.npz.
+
+    Raises: BundleRefused: not an archive of plain arrays with the shapes that the manifest implies.
+    """
+    try:
+        arrays = _arrays(content)
+        description = msgspec.json.decode(arrays["windows_json"].tobytes(), type=list[dict[str, Any]])
+        windows = tuple(
+            GoldenWindow(
+                axes=tuple(item["axes"]),
+                samples=_periodic(arrays[f"period_{i}"], float(item["scale_m_s2"]), int(item["n_samples"])),
+                sample_rate_hz=float(item["sample_rate_hz"]),
+                tags=item["tags"],
+                nameplate=item["nameplate"],
+                point=item["point"],
+                expected=arrays["expected"][i].astype(np.float32),
+            )
+            for i, item in enumerate(description)
+        )
+        golden = Golden(
+            windows, arrays["z"], arrays["mask"], arrays["score"], arrays["contributions"], arrays["faulty"]
+        )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        msgspec.DecodeError,
+    ) as error:
+        raise BundleRefused(
+            f"{file}: is not an archive of golden windows ({error}); copy the whole bundle folder again"
+        ) from None
+    n_vectors = len(golden.score)
+    shapes = {golden.z.shape, golden.mask.shape, golden.contributions.shape}
+    if (
+        n_vectors == 0
+        or shapes != {(n_vectors, n_columns)}
+        or golden.z.dtype != np.float32
+        or golden.mask.dtype != np.float32
+    ):
+        raise BundleRefused(
+            f"{file}: shapes: expected float32 (n, {n_columns}), got {sorted(shapes)}; export the bundle again"
+        )
+    if not golden.faulty.any() or golden.faulty.all():
+        raise BundleRefused(
+            f"{file}: vectors: expected healthy and faulty ones, got one kind only; export the bundle again"
+        )
+    return golden
+
+
+def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz, its unpacked size looked at first; pickled objects are refused."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        unpacked_bytes = sum(item.file_size for item in archive.infolist())
+        if unpacked_bytes > MAX_GOLDEN_UNPACKED_BYTES:
+            raise ValueError(f"{unpacked_bytes} bytes unpacked, at most {MAX_GOLDEN_UNPACKED_BYTES}")
+    with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _periodic(period: NDArray[Any], scale_m_s2: float, n_samples: int) -> F32:
+    """One stored period, repeated to the length of a window: whole seconds of signal in a few kilobytes."""
+    if period.dtype != np.int16 or period.ndim != 2 or not 0 < n_samples <= 1 << 20:
+        raise ValueError(f"period of {period.dtype} {period.shape} for {n_samples} samples")
+    n_repeats = -(-n_samples // period.shape[1])
+    return np.tile(period.astype(np.float32) * np.float32(scale_m_s2), (1, n_repeats))[:, :n_samples]
+
+
+def _check_features(path: Path, manifest: Manifest, golden: Golden, compute_features: ComputeFeatures) -> None:
+    names = [column.name for column in manifest.columns]
+    for index, window in enumerate(golden.windows):
+        got = np.asarray(compute_features(window), np.float64)
+        expected = window.expected.astype(np.float64)
+        if got.shape != expected.shape:
+            raise BundleRefused(
+                f"{path / GOLDEN}: features of window {index}: expected {expected.shape}, got {got.shape}; export it again"
+            )
+        both_absent = np.isnan(got) & np.isnan(expected)
+        close = np.abs(got - expected) <= FEATURE_TOLERANCE * np.maximum(np.abs(expected), 1e-6)
+        wrong = np.flatnonzero(~(both_absent | close))
+        if wrong.size:
+            first = int(wrong[0])
+            raise BundleRefused(
+                f"{path / GOLDEN}: features of window {index}: {names[first]}: expected {expected[first]:.6g}, got {got[first]:.6g} "
+                f"({wrong.size} of {len(names)} columns differ); this agent or CPU computes features differently: export the bundle again"
+            )
+
+
+def _check_scores(path: Path, manifest: Manifest, golden: Golden, runtime: Runtime) -> None:
+    failure = score_disagreement(golden, runtime, manifest.reference_threshold)
+    if failure:
+        raise BundleRefused(
+            f"{path / GOLDEN}: scores by {runtime.engine}: {failure}; do not run it here: export the bundle again"
+        )
+
+
+def score_disagreement(golden: Golden, runtime: Runtime, reference_threshold: float) -> str:
+    """Replay the golden vectors; empty where all agree, else what differs: a value, a contribution or the ranking.
+
+    The ranking is looked at beside the values: a broken quantisation answers with a plausible constant.
+    Raises: HarkError: the engine itself failed.
+    """
+    tolerance = SCORE_TOLERANCE * reference_threshold
+    scores = np.zeros(len(golden.score))
+    for index, (z, mask) in enumerate(zip(golden.z, golden.mask, strict=True)):
+        try:
+            score, contributions = runtime.score(z, mask)
+        except HarkError:
+            raise
+        except Exception as error:  # whatever the engine throws on this CPU, this model may not run here
+            return f"vector {index}: {type(error).__name__}: {str(error)[:120]}"
+        if not abs(score - float(golden.score[index])) <= tolerance:
+            return f"vector {index}: expected {float(golden.score[index]):.6g}, got {score:.6g} (tolerance {tolerance:.2g})"
+        apart = np.abs(contributions - golden.contributions[index])
+        if contributions.shape != golden.contributions[index].shape or not np.all(apart <= tolerance):
+            column = int(np.argmax(~(apart <= tolerance)))
+            expected, got = float(golden.contributions[index][column]), float(contributions[column])
+            return f"vector {index}, contribution {column}: expected {expected:.6g}, got {got:.6g} (tolerance {tolerance:.2g})"
+        scores[index] = score
+    if not np.array_equal(np.argsort(scores, kind="stable"), np.argsort(golden.score, kind="stable")):
+        return "the golden vectors are ranked differently than when they were exported"
+    return ""
+
+
+def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
