@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def _loaded(point: EntryPoint) -> Any:
         raise MissingExtra(f"hark {point.name}", package, EXTRAS[package]) from None
 
 
-def _invoke(verb: str, target: Callable[..., Any] | Any, arguments: Sequence[str]) -> int:
+def _invoke(verb: str, target: Any, arguments: Sequence[str]) -> int:
     import typer
 
     app = target
@@ -97,7 +97,11 @@ def _invoke(verb: str, target: Callable[..., Any] | Any, arguments: Sequence[str
 
 
 def _overview(verbs: dict[str, EntryPoint]) -> str:
-    lines = [f"hark {version('hark-edge')}: listens to motors and pumps, says what is wrong and what to do", "", "verbs:"]
+    lines = [
+        f"hark {version('hark-edge')}: listens to motors and pumps, says what is wrong and what to do",
+        "",
+        "verbs:",
+    ]
     lines += [f"  {name:<10} {_summary(point)}" for name, point in sorted(verbs.items())]
     return "\n".join([*lines, "", "hark VERB --help tells more; every verb takes --json"])
 

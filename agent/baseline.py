@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from agent.vocabulary import F32, F64, FeatureVector, Mask
 
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation for a normal distribution
 LOG_FLOOR = 1e-9  # below every sensor's noise; keeps a dead channel's logarithm finite
+REFERENCE_QUANTILE = 0.95
 Z_LIMIT = 1e4  # far beyond any alarm; keeps float32 squares finite
 
 
@@ -28,6 +30,14 @@ def transformed(values: F32 | F64, transforms: Sequence[str]) -> F64:
         return np.where(is_log, np.log(np.maximum(np.abs(table), LOG_FLOOR)), table)
 
 
+def reference_score(scores: F64) -> float:
+    """The upper normal score, of which thresholds are multiples: 95th percentile of the learning windows' scores.
+
+    The percentile and not the median, because a machine that wanders while it is healthy brings its wander with it.
+    """
+    return float(np.quantile(np.asarray(scores, dtype=np.float64), REFERENCE_QUANTILE))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
     """Frozen location and scale of every column in one operating state.
@@ -35,7 +45,7 @@ class Baseline:
     Attributes:
         location, scale: shape (n_columns,), in transformed units; NaN location where the column was never present.
         normal: shape (n_columns,), the median in physical units, for people.
-        reference_score: median score of the learning windows; thresholds are multiples of it. NaN until it is scored.
+        reference_score: see `reference_score`; thresholds are multiples of it. NaN until it is scored.
         n_windows: how many windows it was learned from.
     """
 
@@ -47,7 +57,9 @@ class Baseline:
     reference_score: float = float("nan")
 
     @classmethod
-    def fit(cls, values: F32, present: Mask, transforms: Sequence[str], floors: Sequence[float], digest: str = "") -> Baseline:
+    def fit(
+        cls, values: F32, present: Mask, transforms: Sequence[str], floors: Sequence[float], digest: str = ""
+    ) -> Baseline:
         """Learn from healthy windows.
 
         Args:
@@ -73,6 +85,28 @@ class Baseline:
         z = (transformed(values, transforms) - self.location) / self.scale
         clipped = np.clip(np.where(judged, z, 0.0), -Z_LIMIT, Z_LIMIT)
         return clipped.astype(np.float32), judged
+
+    def as_document(self) -> dict[str, Any]:
+        """As JSON-able values, for the buffer; NaN becomes null."""
+        columns = {name: [_or_none(value) for value in getattr(self, name)] for name in ("location", "scale", "normal")}
+        return {**columns, "n_windows": self.n_windows, "digest": self.digest, "reference_score": self.reference_score}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Baseline:
+        """The inverse of `as_document`."""
+        location, scale, normal = (
+            np.array([_or_nan(value) for value in document[name]], np.float64)
+            for name in ("location", "scale", "normal")
+        )
+        return cls(location, scale, normal, document["n_windows"], document["digest"], document["reference_score"])
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 @dataclass(slots=True)

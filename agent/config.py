@@ -17,17 +17,19 @@ from msgspec import Meta
 
 from agent.features import FeatureSet, Nameplate, feature_set_of
 from agent.features.bearings import bearing_orders
-from agent.machine import MachineProfile, load_machine_profile
+from agent.machine import MachineProfile, StateRule, load_machine_profile
 from firmware_bridge.checked import Table, key_line, load
 from firmware_bridge.errors import ConfigError, Problem
 from firmware_bridge.measurement import Channel
-from firmware_bridge.source import AnySpec, SourceContext, channels_of, sensors_of
+from firmware_bridge.source import AnySpec, Clock, ModbusSpec, MqttSpec, SourceContext, channels_of
 
-TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . - only; it becomes part of a topic")]
+TopicName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . - only; it becomes part of a topic")
+]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
-class SiteSection(Table):
+class SiteSection(Table, frozen=True):
     """Who this gateway is, and what it promises."""
 
     name: TopicName
@@ -35,11 +37,13 @@ class SiteSection(Table):
     data_dir: str = "data"
     engine: Literal["onnx", "tflite"] = "onnx"
     latency_budget_ms: Annotated[float, Meta(gt=0, description="sensor to committed alarm")] = 100.0
-    false_alarms_per_machine_month: Annotated[float, Meta(gt=0, description="false alarms per machine and month that you accept")] = 0.5
+    false_alarms_per_machine_month: Annotated[
+        float, Meta(gt=0, description="false alarms per machine and month that you accept")
+    ] = 0.5
     buffer_mib: Annotated[int, Meta(ge=16)] = 512
 
 
-class UpstreamSection(Table):
+class UpstreamSection(Table, frozen=True):
     """The broker that alarms, features and bursts go to."""
 
     host: str
@@ -47,18 +51,28 @@ class UpstreamSection(Table):
     username: str | None = None
     password_file: str | None = None
     ca_file: str | None = None
+    version: Literal["5", "3.1.1"] = "5"
     confirm: Annotated[
         Literal["collector", "broker"],
         Meta(description="what counts as delivered: written by `hark data collect`, or taken by the broker"),
     ] = "collector"
 
 
-class DecisionSection(Table):
+class DecisionSection(Table, frozen=True):
     """How scores become alarms: k of m, and how long a clear must last."""
 
     k: Annotated[int, Meta(ge=1)] = 3
     m: Annotated[int, Meta(ge=1)] = 5
     off_delay_s: Annotated[float, Meta(ge=0)] = 600.0
+    threshold_factor: (
+        Annotated[
+            float,
+            Meta(
+                gt=0, description="times the upper normal score; leave it out to have it from your false-alarm budget"
+            ),
+        ]
+        | None
+    ) = None
     smooth_s: Annotated[float, Meta(ge=0, description="time constant that scores are averaged with")] = 0.0
 
     def __post_init__(self) -> None:
@@ -66,7 +80,7 @@ class DecisionSection(Table):
             raise ValueError(f"k = {self.k} of m = {self.m} can never be reached; write k at most m")
 
 
-class MachineSection(Table):
+class MachineSection(Table, frozen=True):
     """One machine and the sensors on it."""
 
     tag: TopicName
@@ -84,7 +98,7 @@ class MachineSection(Table):
     bundle: str | None = None
 
 
-class SiteConfig(Table):
+class SiteConfig(Table, frozen=True):
     """A whole site file."""
 
     site: SiteSection
@@ -115,6 +129,19 @@ class Machine:
     def tag(self) -> str:
         return self.spec.tag
 
+    @property
+    def state_rule(self) -> StateRule:
+        """How its operating state is read; a start that the site calls short has a short dwell too."""
+        rule, starting_s = self.profile.state, self.spec.starting_s
+        if starting_s is None:
+            return rule
+        return msgspec.structs.replace(rule, starting_s=starting_s, dwell_s=min(rule.dwell_s, starting_s))
+
+    @property
+    def scale_floors(self) -> list[float]:
+        """Of its columns, in transformed units."""
+        return [column.scale_floor for column in self.profile.columns]
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -133,13 +160,14 @@ class Site:
         """Where the gateway keeps its buffer; a relative path counts from the site file."""
         return (self.path.parent / self.config.site.data_dir).resolve()
 
-    def context(self, position: int, clock: object) -> SourceContext:
+    def context(self, position: int, clock: Clock) -> SourceContext:
         """What the source at `position` needs to be opened."""
         return SourceContext(
             config_dir=self.root / "config",
             site=self.config.site.name,
             first_channel=self.first_channels[position],
-            clock=clock,  # type: ignore[arg-type]
+            clock=clock,
+            gateway=self.config.site.gateway,
         )
 
 
@@ -165,7 +193,13 @@ def resolve(config: SiteConfig, path: Path, root: Path) -> Site:
             channels.extend(channels_of(source, root / "config"))
             burst_sensors.update(sensor.name for sensor in sensors_of(source) if sensor.burst)
     sensor_names = [sensor.name for source in config.sources for sensor in sensors_of(source)]
-    check.unique([(f"sources[{i}].sensors[{j}].name", sensor.name) for i, source in enumerate(config.sources) for j, sensor in enumerate(sensors_of(source))])
+    check.unique(
+        [
+            (f"sources[{i}].sensors[{j}].name", sensor.name)
+            for i, source in enumerate(config.sources)
+            for j, sensor in enumerate(sensors_of(source))
+        ]
+    )
     check.unique([(f"machines[{i}].tag", machine.tag) for i, machine in enumerate(config.machines)])
     machines = []
     for i, spec in enumerate(config.machines):
@@ -179,7 +213,9 @@ def resolve(config: SiteConfig, path: Path, root: Path) -> Site:
     return Site(path, root, config, tuple(channels), tuple(first_channels), tuple(machines))
 
 
-def _machine(spec: MachineSection, root: Path, channels: list[Channel], burst_sensors: set[str], check: _Check, key: str) -> Machine:
+def _machine(
+    spec: MachineSection, root: Path, channels: list[Channel], burst_sensors: set[str], check: _Check, key: str
+) -> Machine:
     known_types = sorted(file.stem for file in (root / "config" / "machines").glob("*.toml"))
     if spec.type not in known_types:
         raise LookupError(_unknown(spec.type, known_types))
@@ -191,8 +227,11 @@ def _machine(spec: MachineSection, root: Path, channels: list[Channel], burst_se
         place = spec.places.get(channel.sensor)
         role = f"{place}_{channel.point}" if place else channel.point
         if role in roles:
-            check.add(f"{key}.places", f"{channel.sensor} and {channels[roles[role]].sensor} both give {role}; "
-                      f'name their places, such as  places = {{ "{channel.sensor}" = "suction" }}')
+            check.add(
+                f"{key}.places",
+                f"{channel.sensor} and {channels[roles[role]].sensor} both give {role}; "
+                f'name their places, such as  places = {{ "{channel.sensor}" = "suction" }}',
+            )
         roles[role] = index
     orders = None
     for place, designation in spec.bearings.items():
@@ -204,7 +243,9 @@ def _machine(spec: MachineSection, root: Path, channels: list[Channel], burst_se
         n_vanes=spec.vanes,
         line_frequency_hz=spec.line_frequency_hz,
     )
-    bundle_dir = root / "models" / profile.bundle if spec.bundle is None else (check.path.parent / spec.bundle).resolve()
+    bundle_dir = (
+        root / "models" / profile.bundle if spec.bundle is None else (check.path.parent / spec.bundle).resolve()
+    )
     if not (bundle_dir / "manifest.json").is_file():
         check.add(f"{key}.bundle", f"{bundle_dir} holds no model bundle; leave bundle out to use the shipped one")
     bursts = tuple(name for name in spec.sensors if name in burst_sensors)
@@ -267,6 +308,29 @@ class _At:
             return False
         self.check.add(f"{self.key} = {self.shown}" if self.shown else self.key, text)
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class SensorInfo:
+    """What the agent must know of a sensor without opening its source: how often it is heard, and whether by bursts."""
+
+    name: str
+    interval_s: float
+    burst: bool
+
+
+def sensors_of(spec: AnySpec) -> list[SensorInfo]:
+    """The sensors behind one source."""
+    if isinstance(spec, ModbusSpec):
+        return [SensorInfo(sensor.name, sensor.poll_interval_s, False) for sensor in spec.sensors]
+    if isinstance(spec, MqttSpec):
+        return [
+            SensorInfo(
+                sensor.name, sensor.update_interval_s if sensor.points else sensor.burst_interval_s, not sensor.points
+            )
+            for sensor in spec.sensors
+        ]
+    return [SensorInfo(spec.sensor, 60.0, False)]
 
 
 def schema() -> dict[str, object]:

@@ -10,10 +10,12 @@ from msgspec import Meta
 from firmware_bridge.checked import Table, load
 
 Positive = Annotated[float, Meta(gt=0)]
-Point = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*$", description="lower-case letters, digits and _; a quantity ends in its unit")]
+Point = Annotated[
+    str, Meta(pattern=r"^[a-z][a-z0-9_]*$", description="lower-case letters, digits and _; a quantity ends in its unit")
+]
 
 
-class Burst(Table):
+class Burst(Table, frozen=True):
     """The waveform that the machine's feature columns are computed from."""
 
     sample_rate_hz: Annotated[float, Meta(gt=100)]
@@ -23,7 +25,7 @@ class Burst(Table):
     velocity_band_hz: tuple[float, float] = (10.0, 1000.0)
 
 
-class ColumnSpec(Table):
+class ColumnSpec(Table, frozen=True):
     """One column of the machine's vector.
 
     A burst feature is named by its id ("envelope.bpfo_ratio"); a scalar column is a tag statistic of a channel
@@ -32,11 +34,13 @@ class ColumnSpec(Table):
 
     feature: str
     channel: Point = "burst"
-    scale_floor: Annotated[float, Meta(ge=0, description="smallest healthy spread, in the column's own unit (or its logarithm)")] = 0.02
+    scale_floor: Annotated[
+        float, Meta(ge=0, description="smallest healthy spread, in the column's own unit (or its logarithm)")
+    ] = 0.02
     parameters: dict[str, float] = {}
 
 
-class Limit(Table):
+class Limit(Table, frozen=True):
     """A fast protective limit with ISA-18.2 delays. Absolute (`above`, `below`), or a share of the learned normal."""
 
     name: Point
@@ -52,15 +56,18 @@ class Limit(Table):
     deadband: Annotated[float, Meta(ge=0)] = 0.0
 
 
-class StateRule(Table):
+class StateRule(Table, frozen=True):
     """How the operating state is read: from the first of these channels that the machine has."""
 
     speed_channel: Point = "shaft_speed_rpm"
     power_channel: Point = "active_power_kw"
     starting_s: Annotated[float, Meta(ge=0, description="seconds after run-up that belong to the start")] = 60.0
+    dwell_s: Annotated[
+        float, Meta(ge=0, description="seconds a speed must hold before the machine counts as running at it")
+    ] = 30.0
 
 
-class MachineProfile(Table):
+class MachineProfile(Table, frozen=True):
     """A kind of machine.
 
     `point_name` says where its burst sensor sits in words ("motor drive end"). `zone_bc_mm_s` is the velocity above which

@@ -159,7 +159,7 @@ class Explanation:
     """Why an alarm stands and what to do about it; everything a person needs, no model words."""
 
     evidence: tuple[Evidence, ...]
-    causes: tuple[Cause, ...]  # ranked; empty where only a limit or a sensor speaks
+    causes: tuple[Cause, ...]  # ranked; a limit names its one cause for certain, a sensor fault none
     action: str
     act_within_h: float | None
     data_quality: str

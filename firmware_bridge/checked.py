@@ -52,7 +52,9 @@ def key_line(path: Path | str, key: str) -> int:
 def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(path, [Problem(0, "file", f"is larger than {MAX_FILE_BYTES} bytes; this is not one of ours")])
+            raise ConfigError(
+                path, [Problem(0, "file", f"is larger than {MAX_FILE_BYTES} bytes; this is not one of ours")]
+            )
         return path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(path, [Problem(0, "file", f"cannot be read ({error.strerror}); check the path")]) from None
@@ -143,7 +145,9 @@ def _unwrapped(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     return bare, tuple(member for member in members if member is not NoneType)
 
 
-def _convert_union(value: Any, kind: Any, members: tuple[Any, ...], key: str, lines: Mapping[str, int], problems: list[Problem]) -> Any:
+def _convert_union(
+    value: Any, kind: Any, members: tuple[Any, ...], key: str, lines: Mapping[str, int], problems: list[Problem]
+) -> Any:
     tables = [m for m in members if isinstance(m, type) and issubclass(m, msgspec.Struct)]
     if len(members) == 1 and not _is_plain(members[0]):
         return _convert(value, members[0], key, lines, problems)
@@ -159,7 +163,9 @@ def _convert_union(value: Any, kind: Any, members: tuple[Any, ...], key: str, li
     return _checked(value, kind, key, value, lines, problems)
 
 
-def _convert_table(value: Any, schema: type[msgspec.Struct], key: str, lines: Mapping[str, int], problems: list[Problem]) -> Any:
+def _convert_table(
+    value: Any, schema: type[msgspec.Struct], key: str, lines: Mapping[str, int], problems: list[Problem]
+) -> Any:
     if not isinstance(value, dict):
         problems.append(Problem(_line(lines, key), key, f"is {_shown(value)}; write a table here, [{key}]"))
         return None
@@ -203,12 +209,19 @@ def _remedy(message: str, value: Any, kind: Any, key: str) -> str:
     if "Invalid enum value" in message:
         return _not_known(value, _choices(kind))
     if limit := re.search(r"Expected `[^`]*` (>=|<=|>|<) (\S+)", message):
-        words = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}[limit[1]]
-        return f"write {words} {limit[2]}{_describe(kind)}"
+        how = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}[limit[1]]
+        return f"write {how} {limit[2]}{_describe(kind)}"
     if "matching regex" in message:
         return f"has letters that are not allowed here{_describe(kind)}"
     if expected := re.search(r"Expected `([^`]+)`(?:, got `([^`]+)`)?", message):
-        words = {"str": "text in quotes", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list in [ ]", "object": "a table"}
+        words = {
+            "str": "text in quotes",
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "array": "a list in [ ]",
+            "object": "a table",
+        }
         return f"write {words.get(expected[1], expected[1])}{_describe(kind)}"
     return message
 

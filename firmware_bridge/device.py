@@ -1,7 +1,7 @@
-"""DeviceProfile: a checked config/devices/<name>.toml. What a kind of sensor says, in which registers, and what it cannot see.
+"""DeviceProfile: a checked config/devices/<name>.toml. What a kind of sensor says, where, and what it cannot see.
 
-A new device is one file: its register map with the source it was taken from, and raw frames worked by hand from the manual,
-which the contract battery decodes. Nothing but the four reading functions of Modbus can be written down here.
+A new device is one file: its register map with the source it was taken from, and raw frames worked by hand from the
+manual, which the contract battery decodes. Nothing but the four reading functions of Modbus can be written down here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from firmware_bridge.checked import Table, load
 from firmware_bridge.errors import ConfigError, Problem
@@ -29,13 +29,14 @@ MAX_REGISTERS = 125  # Modbus application protocol 1.1b3, 6.3: quantity of regis
 MAX_BITS = 2000  # same, 6.1
 
 
-class Point(Table):
+class Point(Table, frozen=True):
     """One quantity of a device.
 
-    The value is `raw * scale + offset`. `absent` lists raw bit patterns that mean "not available" (0x8000 for an int16);
-    NaN and infinity always do. `plausible` is what the quantity can be in the field: outside it the value is BAD_RANGE,
-    which is how a wrong word order shows itself. A float that is not zero but smaller than `smallest` is no measurement
-    either (1e-29 where 1460 was meant). `live` promises that the value never repeats bit for bit on a running machine.
+    The value is `raw * scale + offset`. `absent` lists raw bit patterns that mean "not available" (0x8000 for an
+    int16); NaN and infinity always do. `plausible` is what the quantity can be in the field: outside it the value is
+    BAD_RANGE, which is how a wrong word order shows itself. A float that is not zero but smaller than `smallest` is no
+    measurement either (1e-29 where 1460 was meant). `live` says that the value moves on a running machine: all
+    live values of a device at rest to the bit are a stuck sensor.
     """
 
     name: PointName
@@ -68,17 +69,19 @@ class Point(Table):
         return 2 if BITS[self.type] == 32 else 1
 
 
-class Example(Table):
+class Example(Table, frozen=True):
     """A raw answer worked by hand: words by first address (as the manual counts), the values and qualities they mean.
 
-    Every point stands either in `values` (then it is GOOD) or in `quality`. Words, not code, are the truth here: a codec bug
-    that the simulator shares would cancel out, this does not.
+    Every point stands either in `values` (then it is GOOD) or in `quality`. Words, not code, are the truth here: a
+    codec bug that the simulator shares would cancel out, this does not.
     """
 
     title: str
     registers: dict[str, tuple[Word, ...]]
-    values: dict[str, float] = {}
-    quality: dict[str, Literal["UNCERTAIN", "BAD", "BAD_SENTINEL", "BAD_RANGE", "BAD_COMM"]] = {}
+    values: dict[str, float] = field(default_factory=dict)
+    quality: dict[str, Literal["UNCERTAIN", "BAD", "BAD_SENTINEL", "BAD_RANGE", "BAD_COMM"]] = field(
+        default_factory=dict
+    )
 
     def words(self, address_base: int) -> dict[int, int]:
         """Wire address -> word."""
@@ -92,13 +95,13 @@ class Example(Table):
         return Quality[self.quality[point]] if point in self.quality else Quality.GOOD
 
 
-class DeviceProfile(Table):
+class DeviceProfile(Table, frozen=True):
     """A kind of sensor.
 
-    `source` names the document the map was taken from; `sees` says in one line what the device can and cannot show. A manual
-    that counts from 1 has `address_base = 1`; the wire counts from 0. `max_registers` is the most that one read may ask for,
-    `allow_gaps` whether it may reach across addresses the map does not name (many devices refuse that with exception 02).
-    `word_order` holds for 32-bit values only: a single register is big-endian on every device.
+    `source` names the document the map was taken from; `sees` says in one line what the device can and cannot show. A
+    manual that counts from 1 has `address_base = 1`; the wire counts from 0. `max_registers` is the most that one read
+    may ask for, `allow_gaps` whether it may reach across addresses the map does not name (many devices refuse that with
+    exception 02). `word_order` holds for 32-bit values only: a single register is big-endian on every device.
     """
 
     vendor: str

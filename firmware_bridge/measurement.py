@@ -42,7 +42,7 @@ class Channel:
         sensor: the sensor's name in the site file, e.g. "drive-a".
         point: the quantity, its unit as last part of the name, e.g. "shaft_speed_rpm".
         update_interval_s: how often the device renews the value; the same bits within it are no news.
-        live: the value never repeats bit for bit on a running machine, so a repeat means a stuck sensor.
+        live: it moves on a running machine; a sensor is stuck when all its live values stand still to the bit.
     """
 
     sensor: str

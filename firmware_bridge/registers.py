@@ -1,13 +1,14 @@
 """Pure codec between Modbus words and values: word order, scale, "not available", plausibility. No I/O.
 
-pymodbus's own conversion swaps words but not bytes and reverses lists of values, so the decoder is ours and one NumPy pass
-per poll. `encode` is the device's side of the same map, for the simulator.
+pymodbus's own conversion swaps words but not bytes and reverses lists of values, so the decoder is ours and one NumPy
+pass per poll. `encode` is the device's side of the same map, for the simulator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class Decoder:
         points = profile.points
         self.reads = plan_reads(profile)
         starts = np.concatenate(([0], np.cumsum([read.count for read in self.reads])))
-        self._slices = tuple(slice(int(a), int(b)) for a, b in zip(starts, starts[1:], strict=False))
+        self._slices = tuple(slice(int(a), int(b)) for a, b in pairwise(starts))
         self._words = np.zeros(int(starts[-1]), np.uint16)
         self._read_of = np.array([_read_of(self.reads, profile, point) for point in points])
         first = np.array(
@@ -121,7 +122,8 @@ class Decoder:
         high = np.where(self._wide, self._words[self._high], np.uint16(0))
         low[self._bytes] = low[self._bytes].byteswap()
         high[self._bytes] = high[self._bytes].byteswap()
-        return (high.astype(np.uint32) << np.uint32(16)) | low
+        raw: NDArray[np.uint32] = (high.astype(np.uint32) << np.uint32(16)) | low
+        return raw
 
     def _numbers(self, raw: NDArray[np.uint32]) -> NDArray[np.float64]:
         """The bits read as each point's type, before scale."""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Broker:
-    """One mosquitto on a port of its own. `start` after `stop` takes the same port; sessions outlive it if `persistence`."""
+    """One mosquitto on its own port, which `start` after `stop` takes again; sessions outlive it with `persistence`."""
 
     host = "127.0.0.1"
 
@@ -26,6 +26,7 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         lines = [
             f"listener {self.port} {self.host}",
+            "user root",  # else mosquitto, started by root, becomes a user who cannot write here
             "allow_anonymous true",
             "max_inflight_messages 20",
             "max_queued_messages 10000",

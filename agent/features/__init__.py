@@ -1,0 +1,265 @@
+"""Features: one declaration each, one path through which training and the agent both compute them.
+
+    features = feature_set_of(profile)
+    values, present = features.compute(window, tags, nameplate, Cores(features.plan_at))
+
+A FeatureSet is identity (what the columns are, and their digest) and the way to fill them. It never guesses: what
+cannot be measured is absent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cache, cached_property
+
+import numpy as np
+
+import agent.features as package
+from agent.features.core import Core, Cores
+from agent.features.feature import ROWS, Column, Feature, Nameplate, Plan
+from agent.machine import ColumnSpec, MachineProfile
+from agent.tagbank import TagPlan
+from agent.vocabulary import F32, F64, Mask, OperatingPoint, Window
+from firmware_bridge.errors import ConfigError, Problem
+from firmware_bridge.registry import module_named, names_in
+
+__all__ = [
+    "Column",
+    "Core",
+    "Cores",
+    "Feature",
+    "FeatureSet",
+    "Nameplate",
+    "Plan",
+    "Refusal",
+    "feature_set_of",
+    "known_features",
+]
+
+RATE_TOLERANCE = 0.06  # MEMS sensors run up to 5 % beside their nominal rate
+ABSENT = (float("nan"), False)
+LEAST_BAND_BINS = 4  # a band narrower than a Hann line holds nothing of its own
+
+
+class Refusal(StrEnum):
+    """Why a window was not computed."""
+
+    NOT_EXPECTED = "this machine type has no burst columns"
+    AXES = "more than four axes, or none"
+    LENGTH = "another number of samples than the profile's"
+    RATE = "sample rate more than 6 % beside the profile's"
+    CLIPPED = "samples reach full scale"
+    NOT_FINITE = "a sample is not a finite number"
+    FLAT = "an axis never moves"
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The ordered columns of one machine type; training writes `digest` into the manifest, the agent compares it."""
+
+    columns: tuple[Column, ...]
+    sample_rate_hz: float = 0.0
+    n_samples: int = 0
+    bands_hz: tuple[tuple[float, float], ...] = ()
+    envelope_band_hz: tuple[float, float] = (0.0, 0.0)
+    velocity_band_hz: tuple[float, float] = (0.0, 0.0)
+    tags: TagPlan = field(default_factory=TagPlan)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything that the numbers depend on, nothing else."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def features(self) -> tuple[Feature, ...]:
+        """The declaration behind each column."""
+        return tuple(known_features()[column.feature] for column in self.columns)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Each column in words, for people."""
+        return tuple(self._words(column, feature) for column, feature in zip(self.columns, self.features, strict=True))
+
+    def _words(self, column: Column, feature: Feature) -> str:
+        if column.channel != "burst":
+            return f"{column.channel}, {feature.words}"
+        if "band" in feature.parameters:
+            low_hz, high_hz = self.bands_hz[int(column.parameter("band"))]
+            return f"{feature.words} ({low_hz:g} to {high_hz:g} Hz)"
+        return feature.words
+
+    def plan_at(self, sample_rate_hz: float) -> Plan:
+        """The plan of the burst columns at a sensor's true sample rate."""
+        burst = [(c, f) for c, f in zip(self.columns, self.features, strict=True) if f.kind == "burst"]
+        columns, features = zip(*burst, strict=True) if burst else ((), ())
+        bands = (self.bands_hz, self.envelope_band_hz, self.velocity_band_hz)
+        return Plan(sample_rate_hz, self.n_samples, *bands, columns, features)
+
+    def lines_hz(self, nameplate: Nameplate, point: OperatingPoint) -> F64:
+        """Shape (n_columns,): where each column's line stands now; NaN where it has none or that is not known."""
+        return np.array([f.line_hz(nameplate, point) if f.line_hz else np.nan for f in self.features])
+
+    def compute(
+        self, window: Window | None, tags: Mapping[str, tuple[float, bool]], nameplate: Nameplate, cores: Cores
+    ) -> tuple[F32, Mask]:
+        """One machine's vector at one instant.
+
+        Args:
+            window: the burst, or None between bursts. tags: by column name, (value, usable); what is missing is absent.
+            cores: this set's; a window that is refused is counted there by reason.
+        Returns: values, shape (n_columns,), float32, NaN where absent; present, shape (n_columns,).
+        """
+        values = np.full(len(self.columns), np.nan, np.float32)
+        if window is not None:
+            self._fill_burst(values, window, nameplate, cores)
+        for at in self._tag_columns:
+            value, usable = tags.get(self.names[at], ABSENT)
+            values[at] = value if usable else np.nan
+        present = np.isfinite(values) & ~(self._positive & (values <= 0))
+        values[~present] = np.nan
+        return values, present
+
+    def _fill_burst(self, values: F32, window: Window, nameplate: Nameplate, cores: Cores) -> None:
+        refusal = self.refusal(window)
+        if refusal is not None:
+            cores.refused[refusal.name.lower()] += 1
+            return
+        line_hz = self.lines_hz(nameplate, window.point)[self._burst_columns]
+        per_axis = cores.at(window.sample_rate_hz)(window.samples, line_hz)
+        values[self._burst_columns] = self._over_axes(per_axis)
+
+    def _over_axes(self, per_axis: F32) -> F32:
+        """Energies add, ratios take the worst axis: the vector does not know which way the sensor was screwed on."""
+        one: F32 = np.where(self._adding, np.sqrt(np.square(per_axis).sum(axis=0)), per_axis.max(axis=0))
+        return one
+
+    def refusal(self, window: Window) -> Refusal | None:
+        """Why this window may not be computed, or None. Half a truth about a waveform is a wrong feature."""
+        samples = window.samples
+        shape = {
+            Refusal.NOT_EXPECTED: not self._burst_columns.size,
+            Refusal.AXES: not 1 <= len(samples) <= ROWS,
+            Refusal.LENGTH: samples.shape[1] != self.n_samples,
+            Refusal.RATE: not abs(window.sample_rate_hz - self.sample_rate_hz) <= RATE_TOLERANCE * self.sample_rate_hz,
+            Refusal.CLIPPED: window.clipped,
+        }
+        return next((reason for reason, holds in shape.items() if holds), None) or _unusable(samples)
+
+    @cached_property
+    def _burst_columns(self) -> np.ndarray:
+        return np.flatnonzero([feature.kind == "burst" for feature in self.features])
+
+    @cached_property
+    def _tag_columns(self) -> tuple[int, ...]:
+        return tuple(at for at, feature in enumerate(self.features) if feature.kind == "tag")
+
+    @cached_property
+    def _positive(self) -> Mask:
+        return np.array([column.transform == "log" for column in self.columns], dtype=np.bool_)
+
+    @cached_property
+    def _adding(self) -> Mask:
+        adding = [f.over_axes == "root_sum_square" for f in self.features if f.kind == "burst"]
+        return np.array(adding, dtype=np.bool_)
+
+
+def _unusable(samples: F32) -> Refusal | None:
+    lowest, highest = samples.min(axis=1), samples.max(axis=1)  # a NaN passes through both
+    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+        return Refusal.NOT_FINITE
+    return Refusal.FLAT if (lowest == highest).any() else None
+
+
+@cache
+def known_features() -> dict[str, Feature]:
+    """Every declaration of every module of this package, by id: the file's name is its registration."""
+    modules = [module_named(package, name) for name in names_in(package)]
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Feature)]
+    return {feature.id: feature for feature in sorted(found, key=lambda feature: feature.id)}
+
+
+def feature_set_of(profile: MachineProfile) -> FeatureSet:
+    """The feature set of a machine type.
+
+    Raises: ConfigError: unknown feature or parameter, a column twice, a band that the burst cannot hold; all at once.
+    """
+    problems: list[Problem] = []
+    columns = tuple(
+        column
+        for at, spec in enumerate(profile.columns)
+        if (column := _column(f"columns[{at}]", spec, profile, problems))
+    )
+    problems += _twice(columns)
+    burst = profile.burst
+    if burst is not None:
+        bands = {f"burst.bands_hz[{at}]": band for at, band in enumerate(burst.bands_hz)}
+        bands |= {"burst.envelope_band_hz": burst.envelope_band_hz, "burst.velocity_band_hz": burst.velocity_band_hz}
+        problems += [problem for key, band in bands.items() for problem in _band_problems(key, band, profile)]
+    if problems:
+        raise ConfigError(f"machines/{profile.type}.toml", problems)
+    if burst is None:
+        return FeatureSet(columns)
+    bands_hz = (burst.bands_hz, burst.envelope_band_hz, burst.velocity_band_hz)
+    return FeatureSet(columns, burst.sample_rate_hz, burst.n_samples, *bands_hz)
+
+
+def _column(key: str, spec: ColumnSpec, profile: MachineProfile, problems: list[Problem]) -> Column | None:
+    known = known_features()
+    feature = known.get(spec.feature)
+    if feature is None:
+        close = difflib.get_close_matches(spec.feature, known, 1, 0.5)
+        asked = f" Did you mean {close[0]!r}?" if close else ""
+        problems.append(Problem(0, f'{key}.feature = "{spec.feature}"', f"not known.{asked}  ({', '.join(known)})"))
+        return None
+    before = len(problems)
+    problems += [Problem(0, *problem) for problem in _column_problems(key, spec, feature, profile)]
+    if len(problems) > before:
+        return None
+    parameters = tuple(sorted(spec.parameters.items()))
+    return Column(feature.id, feature.version, spec.channel, parameters, feature.transform)
+
+
+def _column_problems(key: str, spec: ColumnSpec, feature: Feature, profile: MachineProfile) -> list[tuple[str, str]]:
+    found = []
+    if feature.kind == "tag" and spec.channel == "burst":
+        found.append((f"{key}.channel", f"is missing; {feature.id} needs the channel it is the statistic of"))
+    if feature.kind == "burst" and spec.channel != "burst":
+        found.append((f'{key}.channel = "{spec.channel}"', f"leave it out; {feature.id} is computed from the burst"))
+    if feature.kind == "burst" and profile.burst is None:
+        found.append((f"{key}.feature", f"{feature.id} needs the table [burst]"))
+    if set(spec.parameters) != set(feature.parameters):
+        found.append((f"{key}.parameters", f"{feature.id} takes {', '.join(feature.parameters) or 'none'}"))
+    elif "band" in feature.parameters and profile.burst is not None:
+        n_bands = len(profile.burst.bands_hz)
+        if spec.parameters["band"] not in range(n_bands):
+            found.append(
+                (f"{key}.parameters.band", f"write a whole number from 0 to {n_bands - 1}, a place in burst.bands_hz")
+            )
+    return found
+
+
+def _twice(columns: tuple[Column, ...]) -> list[Problem]:
+    names = [column.name for column in columns]
+    return [
+        Problem(0, "columns", f"{name} stands there twice") for name in dict.fromkeys(names) if names.count(name) > 1
+    ]
+
+
+def _band_problems(key: str, band_hz: tuple[float, float], profile: MachineProfile) -> list[Problem]:
+    assert profile.burst is not None
+    low_hz, high_hz = band_hz
+    highest_hz = profile.burst.sample_rate_hz * (1 - RATE_TOLERANCE) / 2
+    least_hz = LEAST_BAND_BINS * profile.burst.sample_rate_hz / profile.burst.n_samples
+    if not (low_hz > 0 and high_hz <= highest_hz and high_hz - low_hz >= least_hz):
+        text = f"write [low, high]: low above 0, high at most {highest_hz:g} Hz, at least {least_hz:g} Hz apart"
+        return [Problem(0, f"{key} = [{low_hz:g}, {high_hz:g}]", text)]
+    return []

@@ -25,9 +25,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from agent.baseline import Baseline
+from agent.decision.threshold import Tail
 from agent.errors import BundleRefused
 from agent.inference.runtime import MAX_MODEL_BYTES, Runtime, engine_module, read_limited
-from agent.inference.tail import Tail
 from agent.vocabulary import F32
 from firmware_bridge.errors import HarkError
 
@@ -43,11 +43,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the manifest's parts: immutable, keywords only, unknown keys are errors."""
-
-
-class Column(_Part):
+class ManifestColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One column of the model's vector, in order."""
 
     name: str
@@ -59,7 +55,7 @@ class Column(_Part):
     parameters: dict[str, float] = {}
 
 
-class Shapes(_Part):
+class Shapes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tensor shapes of the graph."""
 
     z: tuple[int, int]
@@ -68,7 +64,7 @@ class Shapes(_Part):
     contributions: tuple[int, int]
 
 
-class StateBaseline(_Part):
+class StateBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A baseline that travels with a site bundle, so that the agent need not learn; null where a column was absent."""
 
     location: tuple[float | None, ...]
@@ -89,19 +85,19 @@ class StateBaseline(_Part):
         )
 
 
-class Provenance(_Part):
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where it comes from: enough to make it again."""
 
     source: str  # "simulator" or the dataset's tables with their versions
     data_version: str  # what the data's bytes hang on: the simulator's parameters, or Delta table versions
     seed: int
-    commit: str
+    code: str  # version and hash of the sources that made it; a commit cannot be named by a file that is part of it
     family: str
     settings: dict[str, float | int | str]
     libraries: dict[str, str]
 
 
-class Metric(_Part):
+class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One figure of the card, measured on machines or days that were not trained on."""
 
     name: str
@@ -109,14 +105,18 @@ class Metric(_Part):
     unit: str = ""
 
 
-class Manifest(_Part):
-    """A bundle's identity. `created_utc` is given by the data, not by a wall clock, so that a rebuild is identical."""
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A bundle's identity. Nothing in it comes from a wall clock, so that a rebuild is identical.
+
+    `tail` is that of r = score / (reference score of the machine's own learning windows) over healthy machines that the
+    model has not seen: a machine that is noisier than its kind brings its own yardstick.
+    """
 
     format: int
     name: str
     machine_type: str
     version: str
-    columns: tuple[Column, ...]
+    columns: tuple[ManifestColumn, ...]
     feature_digest: str
     shapes: Shapes
     files: dict[str, Sha256]
@@ -128,7 +128,7 @@ class Manifest(_Part):
     false_alarms_per_machine_month: Positive
     reference_threshold: Positive
     provenance: Provenance
-    created_utc: str
+    created_utc: str  # of the youngest data
     metrics: tuple[Metric, ...] = ()
     baselines: dict[str, dict[str, StateBaseline]] = {}  # machine -> state key -> baseline
 
@@ -142,15 +142,15 @@ class GoldenWindow:
     """A raw window with the features that training's code made of it.
 
     Attributes:
-        samples: shape (n_axes, n_samples), m/s2. tags: channel -> statistic -> value.
-        nameplate, point: numbers by name.
+        samples: shape (n_axes, n_samples), m/s2; no axes where the machine sends no bursts.
+        tags: by column name. nameplate, point: numbers by name; what is not known is missing.
         expected: shape (n_columns,), features in physical units; NaN where absent.
     """
 
     axes: tuple[str, ...]
     samples: F32
     sample_rate_hz: float
-    tags: Mapping[str, Mapping[str, float]]
+    tags: Mapping[str, float]
     nameplate: Mapping[str, float]
     point: Mapping[str, float]
     expected: F32
@@ -193,10 +193,6 @@ class Bundle:
         """See `Runtime.score`."""
         return self.runtime.score(z, mask)
 
-    def threshold(self, reference_score: float, window_probability: float) -> float:
-        """What a healthy window of a machine with this median learning score exceeds with this probability."""
-        return reference_score * self.manifest.tail.quantile(window_probability)
-
     def baseline(self, machine: str, state_key: str) -> Baseline | None:
         """The baseline that came with the bundle for one machine and state; None where the agent must learn it."""
         state = self.manifest.baselines.get(machine, {}).get(state_key)
@@ -208,7 +204,7 @@ def open_bundle(
     feature_set_digest: str,
     engine: str,
     compute_features: ComputeFeatures | None = None,
-    own_columns: Sequence[Column] = (),
+    own_columns: Sequence[ManifestColumn] = (),
 ) -> Bundle:
     """Open a bundle, or refuse it with one line that says which file, which check, expected and got, and what to do.
 
@@ -250,9 +246,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         stated = msgspec.json.decode(content, type=_FormatOnly).format
         if stated != FORMAT:
-            raise BundleRefused(
-                f"{file}: format: expected {FORMAT}, got {stated}; use a bundle exported for this agent, or update the agent"
-            )
+            raise _refused(file, "format", FORMAT, stated, "use a bundle exported for this agent, or update the agent")
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleRefused(f"{file}: is not a manifest ({error}); copy the whole bundle folder again") from None
@@ -269,24 +263,20 @@ def _check_consistent(file: Path, manifest: Manifest) -> None:
     n_columns = len(manifest.columns)
     shapes = manifest.shapes
     if shapes != Shapes(z=(1, n_columns), mask=(1, n_columns), score=(1, 1), contributions=(1, n_columns)):
-        raise BundleRefused(
-            f"{file}: shapes: expected (1, {n_columns}) for {n_columns} columns, got {shapes.z}; export the bundle again"
-        )
+        raise _refused(file, "shapes", f"(1, {n_columns}) for {n_columns} columns", shapes.z)
     if set(manifest.files) != set(HASHED):
-        raise BundleRefused(
-            f"{file}: files: expected {', '.join(HASHED)}, got {', '.join(sorted(manifest.files))}; export the bundle again"
-        )
+        raise _refused(file, "files", ", ".join(HASHED), ", ".join(sorted(manifest.files)))
     if manifest.k > manifest.m:
-        raise BundleRefused(
-            f"{file}: k of m: expected k at most m, got {manifest.k} of {manifest.m}; export the bundle again"
-        )
+        raise _refused(file, "k of m", "k at most m", f"{manifest.k} of {manifest.m}")
+    tail = manifest.tail
+    if not (tail.location > 0 and tail.scale > 0 and 0 <= tail.shape < 1 and 0 < tail.exceedance_rate <= 1):
+        raise _refused(file, "tail", "location and scale above 0, shape 0 to 1, a rate up to 1", tail)
     for machine, states in manifest.baselines.items():
         for state, baseline in states.items():
             sizes = {len(baseline.location), len(baseline.scale), len(baseline.normal)}
             if sizes != {n_columns} or not all(math.isfinite(scale) and scale > 0 for scale in baseline.scale):
-                raise BundleRefused(
-                    f"{file}: baseline of {machine}, {state}: expected {n_columns} columns with a scale above 0; train it again"
-                )
+                where = f"baseline of {machine}, {state}"
+                raise _refused(file, where, f"{n_columns} columns, each with a scale above 0", f"sizes {sorted(sizes)}")
 
 
 def _checked_files(path: Path, manifest: Manifest) -> dict[str, bytes]:
@@ -297,25 +287,22 @@ def _checked_files(path: Path, manifest: Manifest) -> dict[str, bytes]:
         got = hashlib.sha256(contents[name]).hexdigest()
         expected = manifest.files[name]
         if got != expected:
-            raise BundleRefused(
-                f"{path / name}: sha256: expected {expected[:12]}.., got {got[:12]}..; "
-                "the file is not the one that was exported: copy the whole bundle folder again from where it was built"
-            )
+            remedy = "this is not the file that was exported: copy the whole bundle folder again"
+            raise _refused(path / name, "sha256", f"{expected[:12]}..", f"{got[:12]}..", remedy)
     return contents
 
 
-def _check_digest(path: Path, manifest: Manifest, own_digest: str, own_columns: Sequence[Column]) -> None:
+def _check_digest(path: Path, manifest: Manifest, own_digest: str, own_columns: Sequence[ManifestColumn]) -> None:
     if manifest.feature_digest == own_digest:
         return
     differences = column_differences(manifest.columns, own_columns) if own_columns else ""
     detail = f" ({differences})" if differences else ""
-    raise BundleRefused(
-        f"{path / MANIFEST}: feature digest: expected {own_digest[:12]}.. (this agent's), got {manifest.feature_digest[:12]}..{detail}; "
-        "train and export the bundle again with this agent's version and machine profile"
-    )
+    got = f"{manifest.feature_digest[:12]}..{detail}"
+    remedy = "train and export the bundle again with this agent's version and machine profile"
+    raise _refused(path / MANIFEST, "feature digest", f"{own_digest[:12]}.. (this agent's)", got, remedy)
 
 
-def column_differences(bundle: Sequence[Column], own: Sequence[Column]) -> str:
+def column_differences(bundle: Sequence[ManifestColumn], own: Sequence[ManifestColumn]) -> str:
     """Which columns differ and how, in words: at most five, then how many more."""
     own_by_name = {column.name: column for column in own}
     bundle_by_name = {column.name: column for column in bundle}
@@ -379,13 +366,9 @@ def read_golden(file: Path, content: bytes, n_columns: int) -> Golden:
         or golden.z.dtype != np.float32
         or golden.mask.dtype != np.float32
     ):
-        raise BundleRefused(
-            f"{file}: shapes: expected float32 (n, {n_columns}), got {sorted(shapes)}; export the bundle again"
-        )
+        raise _refused(file, "shapes", f"float32 (n, {n_columns})", sorted(shapes))
     if not golden.faulty.any() or golden.faulty.all():
-        raise BundleRefused(
-            f"{file}: vectors: expected healthy and faulty ones, got one kind only; export the bundle again"
-        )
+        raise _refused(file, "vectors", "healthy and faulty ones", "one kind only")
     return golden
 
 
@@ -413,18 +396,16 @@ def _check_features(path: Path, manifest: Manifest, golden: Golden, compute_feat
         got = np.asarray(compute_features(window), np.float64)
         expected = window.expected.astype(np.float64)
         if got.shape != expected.shape:
-            raise BundleRefused(
-                f"{path / GOLDEN}: features of window {index}: expected {expected.shape}, got {got.shape}; export it again"
-            )
+            raise _refused(path / GOLDEN, f"features of window {index}", expected.shape, got.shape)
         both_absent = np.isnan(got) & np.isnan(expected)
         close = np.abs(got - expected) <= FEATURE_TOLERANCE * np.maximum(np.abs(expected), 1e-6)
         wrong = np.flatnonzero(~(both_absent | close))
         if wrong.size:
             first = int(wrong[0])
-            raise BundleRefused(
-                f"{path / GOLDEN}: features of window {index}: {names[first]}: expected {expected[first]:.6g}, got {got[first]:.6g} "
-                f"({wrong.size} of {len(names)} columns differ); this agent or CPU computes features differently: export the bundle again"
-            )
+            check = f"features of window {index}, {names[first]}"
+            found = f"{got[first]:.6g} ({wrong.size} of {len(names)} columns differ)"
+            remedy = "this agent or CPU computes features differently: export the bundle again with this version"
+            raise _refused(path / GOLDEN, check, f"{expected[first]:.6g}", found, remedy)
 
 
 def _check_scores(path: Path, manifest: Manifest, golden: Golden, runtime: Runtime) -> None:
@@ -451,12 +432,14 @@ def score_disagreement(golden: Golden, runtime: Runtime, reference_threshold: fl
         except Exception as error:  # whatever the engine throws on this CPU, this model may not run here
             return f"vector {index}: {type(error).__name__}: {str(error)[:120]}"
         if not abs(score - float(golden.score[index])) <= tolerance:
-            return f"vector {index}: expected {float(golden.score[index]):.6g}, got {score:.6g} (tolerance {tolerance:.2g})"
+            expected = float(golden.score[index])
+            return f"vector {index}: expected {expected:.6g}, got {score:.6g} (tolerance {tolerance:.2g})"
         apart = np.abs(contributions - golden.contributions[index])
         if contributions.shape != golden.contributions[index].shape or not np.all(apart <= tolerance):
             column = int(np.argmax(~(apart <= tolerance)))
             expected, got = float(golden.contributions[index][column]), float(contributions[column])
-            return f"vector {index}, contribution {column}: expected {expected:.6g}, got {got:.6g} (tolerance {tolerance:.2g})"
+            where = f"vector {index}, contribution {column}"
+            return f"{where}: expected {expected:.6g}, got {got:.6g} (tolerance {tolerance:.2g})"
         scores[index] = score
     if not np.array_equal(np.argsort(scores, kind="stable"), np.argsort(golden.score, kind="stable")):
         return "the golden vectors are ranked differently than when they were exported"

@@ -49,7 +49,7 @@ def engine_module(kind: str) -> ModuleType:
 
 
 def open_runtime(kind: str, bundle_dir: Path) -> Runtime:
-    """Load the model file that engine `kind` reads from a bundle's folder, unchecked: `open_bundle` is the checked way in.
+    """Load the model file that engine `kind` reads from a bundle's folder; `open_bundle` is the checked way in.
 
     Raises: BundleRefused: unknown engine, file missing, too large, or not readable by the engine.
     MissingExtra: the engine's package is not installed.

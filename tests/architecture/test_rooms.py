@@ -67,15 +67,24 @@ def test_the_simulator_takes_only_the_pure_parts_of_the_bridge() -> None:
 
 def test_pymodbus_is_touched_in_one_module_of_the_bridge() -> None:
     """It changes its interface in minor releases; one adapter carries that."""
-    users = {str(path.relative_to(ROOT)) for room in ROOMS for path in modules(room) if any(name.startswith("pymodbus") for name in imports(path))}
+    users = {
+        str(path.relative_to(ROOT))
+        for room in ROOMS
+        for path in modules(room)
+        if any(name.startswith("pymodbus") for name in imports(path))
+    }
     assert users == {"firmware_bridge/sources/modbus.py"}
 
 
-def test_only_app_wires_the_stages() -> None:
-    """A stage knows the words of vocabulary.py, not its neighbour's threads: sockets and files are opened in app.py."""
-    threads = {"firmware_bridge.source.open_source", "agent.deliver.Delivery", "agent.store.StoreThread"}
-    users = {str(path.relative_to(ROOT)) for path in modules("agent") if imports(path) & threads}
-    assert users <= {"agent/app.py", "agent/commands.py", "agent/bench.py"}
+def test_threads_are_started_in_app_alone_and_sources_opened_by_verbs() -> None:
+    """A stage knows the words of vocabulary.py, not its neighbours: queues and threads are wired in one file."""
+
+    def users(*names: str) -> set[str]:
+        return {str(path.relative_to(ROOT)) for path in modules("agent") if imports(path) & set(names)}
+
+    assert users("agent.deliver.Deliverer") == {"agent/app.py"}
+    assert users("agent.store_thread.StoreThread") <= {"agent/app.py", "agent/deliver.py"}
+    assert users("firmware_bridge.source.open_source") == {"agent/app.py", "agent/check.py", "agent/commands.py"}
 
 
 IMPORT_EVERYTHING = """
@@ -96,10 +105,16 @@ print(json.dumps({"failed": failed, "modules": sorted(sys.modules)}))
 
 def test_the_edge_rooms_never_load_what_the_gateway_does_not_carry() -> None:
     """scipy.signal alone costs 45 MiB and 0.7 s over scipy.fft: more than the rest of the agent together."""
-    answer = subprocess.run([sys.executable, "-c", IMPORT_EVERYTHING], check=True, capture_output=True, text=True, cwd=ROOT)
+    answer = subprocess.run(
+        [sys.executable, "-c", IMPORT_EVERYTHING], check=True, capture_output=True, text=True, cwd=ROOT
+    )
     seen = json.loads(answer.stdout)
     assert seen["failed"] == []
-    loaded = [name for name in seen["modules"] if name.startswith(tuple(f"{bad}." for bad in NEVER_AT_THE_EDGE)) or name in NEVER_AT_THE_EDGE]
+    loaded = [
+        name
+        for name in seen["modules"]
+        if name.startswith(tuple(f"{bad}." for bad in NEVER_AT_THE_EDGE)) or name in NEVER_AT_THE_EDGE
+    ]
     assert loaded == []
 
 
@@ -114,5 +129,7 @@ def test_every_package_is_listed_for_the_wheel() -> None:
     import tomllib
 
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    on_disk = {".".join(path.parent.relative_to(ROOT).parts) for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
+    on_disk = {
+        ".".join(path.parent.relative_to(ROOT).parts) for room in ROOMS for path in (ROOT / room).rglob("__init__.py")
+    }
     assert listed == on_disk

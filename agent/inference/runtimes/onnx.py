@@ -15,8 +15,8 @@ FILE_NAME = "model.onnx"
 class OnnxRuntime:
     """One model in ONNX Runtime.
 
-    One thread is a requirement, not a tuning: the default pool spins between calls and burns 11 ms of CPU per score where
-    one thread needs 0.4. The arena is off so that resident memory stays flat over months.
+    One thread is a requirement, not a tuning: the default pool spins between calls and burns 11 ms of CPU per score
+    where one thread needs 0.4. The arena is off so that resident memory stays flat over months.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -34,8 +34,9 @@ class OnnxRuntime:
         inputs = {item.name: (item.type, item.shape) for item in self._session.get_inputs()}
         outputs = [item.name for item in self._session.get_outputs()]
         if set(inputs) != {"z", "mask"} or set(outputs) != {"score", "contributions"}:
+            got = f"{[*inputs]} -> {outputs}"
             raise BundleRefused(
-                f"{FILE_NAME}: inputs and outputs: expected z, mask -> score, contributions, got {[*inputs]} -> {outputs}"
+                f"{FILE_NAME}: tensors: expected z, mask -> score, contributions, got {got}; export it again"
             )
         if any(kind != "tensor(float)" or len(shape) != 2 or shape[0] != 1 for kind, shape in inputs.values()):
             raise BundleRefused(

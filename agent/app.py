@@ -1,0 +1,367 @@
+"""Composition root: the only file that wires the stages. Read it top-down as the data path.
+
+One thread per source -> bounded inbox -> pipeline thread -> store thread -> delivery thread. Acquisition never waits for the
+network, the disk or the model; control (stop) shares no queue with data.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import ssl
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.baseline import Baseline
+from agent.clock import Clock, SystemClock
+from agent.config import Machine, Site, UpstreamSection
+from agent.deliver import Deliverer, DeliveryPlan, Upstream
+from agent.heap import steady_heap
+from agent.inference.bundle import Bundle, open_bundle
+from agent.inference.golden import golden_features, manifest_columns
+from agent.notifiers import MachineName, Notifier
+from agent.notifiers.log import LogNotifier
+from agent.notifiers.mqtt import MqttNotifier
+from agent.pipeline import Outcome, Pipeline
+from agent.store import Store, StoredRecord
+from agent.store_thread import StoreThread
+from firmware_bridge.errors import SourceLost
+from firmware_bridge.measurement import Block, Measurement, Waveform
+from firmware_bridge.source import Source, open_source
+from firmware_bridge.upstream import topic_status
+
+log = logging.getLogger(__name__)
+
+INBOX_ITEMS = 2048
+SOURCE_READ_S = 0.5
+SOURCE_RETRY_S = (1.0, 60.0)
+STATE_INTERVAL_S = 1.0
+STATUS_INTERVAL_NS = 60 * 1_000_000_000
+JOIN_S = 5.0
+DRAIN_S = 5.0
+
+
+class Inbox:
+    """Bounded queue from the sources to the pipeline: the newest measurement counts, the oldest is dropped and counted."""
+
+    def __init__(self, max_items: int = INBOX_ITEMS) -> None:
+        self.max_items = max_items
+        self.dropped = 0
+        self._items: deque[Measurement] = deque()
+        self._news = threading.Condition()
+
+    def offer(self, item: Measurement) -> None:
+        """Never waits."""
+        with self._news:
+            if len(self._items) >= self.max_items:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._news.notify()
+
+    def take(self, timeout_s: float) -> Measurement | None:
+        """The oldest measurement, or None after `timeout_s`."""
+        with self._news:
+            self._news.wait_for(lambda: bool(self._items), timeout_s)
+            return self._items.popleft() if self._items else None
+
+    def fill(self) -> float:
+        """Share in use, 0..1."""
+        return len(self._items) / self.max_items
+
+
+class App:
+    """A running gateway: opened by `start`, ended by `stop`; `ledger` says what it did."""
+
+    def __init__(self, site: Site, clock: Clock | None = None) -> None:
+        self.site = site
+        self.clock = clock or SystemClock()
+        self.started_ns = self.clock.monotonic_ns()
+        self.first_score_s: float | None = None
+        self.produced: Counter[str] = Counter()
+        self._stop = threading.Event()
+        self._inbox = Inbox()
+        bundles = open_bundles(site)
+        config = site.config
+        self._store = Store.open(
+            site.data_dir / "buffer.sqlite",
+            gateway=f"{config.site.name}/{config.site.gateway}",
+            channels=[channel.name for channel in site.channels],
+            max_bytes=config.site.buffer_mib << 20,
+        )
+        self.pipeline = Pipeline(
+            site,
+            bundles,
+            started_monotonic_ns=self.started_ns,
+            baselines=load_baselines(self._store),
+            restored=self._store.load_alarm_states(),
+        )
+        self._writer = StoreThread(self._store, self._committed)
+        self._notifiers: list[Notifier] = [LogNotifier()]
+        self._delivery: Deliverer | None = None
+        if config.upstream is not None:
+            plan = DeliveryPlan(confirm=config.upstream.confirm)
+            self._delivery = Deliverer(self._writer, self.clock, upstream_of(site, config.upstream), plan)
+            names = {machine.tag: MachineName(machine.profile.title, machine.spec.type) for machine in site.machines}
+            self._notifiers.append(MqttNotifier(config.site.name, config.site.gateway, names, self._delivery.retain))
+        self._waiting = 0
+        self._told_waiting, self._told_utc_ns = -1, 0
+        self._sources: list[Source] = []
+        self._threads: list[threading.Thread] = []
+
+    # ------------------------------------------------------------------ life
+    def start(self) -> None:
+        """Open the sources and set every stage going."""
+        steady_heap()
+        self._writer.start()
+        if self._delivery is not None:
+            self._delivery.start()
+        self._sources = [
+            open_source(spec, self.site.context(i, self.clock)) for i, spec in enumerate(self.site.config.sources)
+        ]
+        bodies: list[tuple[str, Callable[[], None]]] = [("pipeline", self._run_pipeline)]
+        bodies += [(f"source-{source.name}", partial(self._run_source, source)) for source in self._sources]
+        for name, body in bodies:
+            thread = threading.Thread(target=body, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        gc.collect()
+        gc.freeze()  # what start-up made lives for ever; the collector need not look at it again
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until `request_stop`, or for a time."""
+        self._stop.wait(seconds)
+
+    def request_stop(self) -> None:
+        """From a signal handler or another thread."""
+        self._stop.set()
+
+    def stop(self) -> dict[str, Any]:
+        """End every stage in the order of the path, so that what was measured is kept; gives the ledger."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(JOIN_S)
+        for source in self._sources:
+            source.close()
+        if self._delivery is not None:
+            self._delivery.drain(DRAIN_S)
+            self._delivery.stop()
+        ledger = self.ledger()
+        self._writer.stop()
+        return ledger
+
+    # ------------------------------------------------------------------ the threads
+    def _run_source(self, source: Source) -> None:
+        """Reads and offers; never waits for the pipeline. A lost source is tried again, ever more slowly."""
+        delay_s = SOURCE_RETRY_S[0]
+        lost_said = False
+        while not self._stop.is_set():
+            try:
+                for measurement in source.read(SOURCE_READ_S):
+                    self._inbox.offer(measurement)
+                if lost_said:
+                    log.info("source back: source=%s", source.name)
+                delay_s, lost_said = SOURCE_RETRY_S[0], False
+            except SourceLost as lost:
+                if not lost_said:
+                    log.warning("source lost: source=%s retry_in_s=%.1f cause=%s", source.name, delay_s, lost)
+                lost_said = True
+                self._stop.wait(delay_s * random.uniform(0.5, 1.0))
+                delay_s = min(2 * delay_s, SOURCE_RETRY_S[1])
+
+    def _run_pipeline(self) -> None:
+        """Measurements to records; once a second a look at what did not come, the level of work, and the states."""
+        next_tick_ns = self.clock.monotonic_ns()
+        while not self._stop.is_set():
+            item = self._inbox.take(timeout_s=0.2)
+            if item is not None:
+                self._step(item)
+            now_ns = self.clock.monotonic_ns()
+            if now_ns >= next_tick_ns:
+                next_tick_ns = now_ns + round(STATE_INTERVAL_S * 1e9)
+                self._tick(now_ns)
+        while (item := self._inbox.take(timeout_s=0.0)) is not None:
+            self._step(item)
+
+    def _note_waiting(self, store: Store) -> None:
+        """In the store's thread: records that the collector has not confirmed."""
+        self._waiting = store.n_undelivered()
+
+    def _step(self, item: Measurement) -> None:
+        """One measurement, and what an alarm from it would have taken: to here, and a durable commit as the last one was."""
+        self._keep(self.pipeline.step(item), item)
+        if isinstance(item, Waveform):
+            taken_s = (self.clock.monotonic_ns() - item.monotonic_ns) / 1e9
+            self.pipeline.budget.record("total", taken_s + self._writer.durable_commit_s)
+            self.pipeline.budget.record("store", self._writer.durable_commit_s)
+            if self.first_score_s is None and any(watch.last_score for watch in self.pipeline.watches.values()):
+                self.first_score_s = round(process_age_s(), 2)
+
+    def _tick(self, now_ns: int) -> None:
+        utc_ns = self.clock.utc_ns()
+        self._keep(self.pipeline.tick(utc_ns, now_ns))
+        self.pipeline.budget.decide(now_ns / 1e9, self._inbox.fill())
+        for notifier in self._notifiers:
+            for tag in self.pipeline.watches:
+                notifier.state(tag, self.pipeline.machine_state(tag, utc_ns))
+        if self._delivery is not None and self._delivery.connected:
+            self._tell_status(self._delivery, utc_ns)
+
+    def _tell_status(self, delivery: Deliverer, utc_ns: int) -> None:
+        """The gateway's own retained status: when it changed, and as a sign of life once a minute."""
+        self._writer.tell(self._note_waiting)
+        waiting = self._waiting
+        if waiting == self._told_waiting and utc_ns - self._told_utc_ns < STATUS_INTERVAL_NS:
+            return
+        self._told_waiting, self._told_utc_ns = waiting, utc_ns
+        site = self.site.config.site
+        level = int(self.pipeline.budget.level)
+        payload = {
+            "v": 1,
+            "state": "online",
+            "utc_ns": utc_ns,
+            "waiting": waiting,
+            "level": level,
+            "drops": self.drops(),
+        }
+        delivery.retain(topic_status(site.name, site.gateway), msgspec.json.encode(payload))
+
+    def _keep(self, outcome: Outcome, item: Measurement | None = None) -> None:
+        """To the store, in one batch with the alarms that stand after it; then to whoever wants to be told."""
+        for record in outcome.records:
+            self.produced[record.stream] += 1
+        samples = [item] if isinstance(item, Block) else []
+        self._writer.put([*samples, *outcome.records], self.pipeline.standing() if outcome.events else None)
+        for tag, state, baseline in outcome.baselines:
+            log.info("baseline learned: machine=%s state=%s windows=%d", tag, state, baseline.n_windows)
+            kept, utc_ns = baseline.as_document(), self.clock.utc_ns()
+            self._writer.tell(partial(Store.save_baseline, machine=tag, state=state, payload=kept, utc_ns=utc_ns))
+        for notifier in self._notifiers:
+            for event in outcome.events:
+                notifier.notify(event)
+
+    def _committed(self, stored: Sequence[StoredRecord], monotonic_ns: int) -> None:
+        """In the store's thread: an alarm is on disk; how long that took since its measurement arrived."""
+        for record in stored:
+            if record.urgent and record.arrived_monotonic_ns:
+                self.pipeline.budget.record("total", (monotonic_ns - record.arrived_monotonic_ns) / 1e9)
+        if self._delivery is not None and stored:
+            self._delivery.wake()
+
+    # ------------------------------------------------------------------ what it did
+    def ledger(self) -> dict[str, Any]:
+        """Counts, latency and memory: what `hark run --json` prints at its end."""
+        stats = self._writer.ask(lambda store: store.stats())
+        stages = self.pipeline.budget.percentiles_ms()
+        p50_ms, p99_ms = stages.get("total", (0.0, 0.0))
+        return {
+            "records": {
+                "produced": sum(self.produced.values()),
+                "stored": sum(stats["records"].values()),
+                "by_stream": dict(self.produced),
+            },
+            "outbox": stats["outbox"],
+            "latency_ms": {"p50": round(p50_ms, 2), "p99": round(p99_ms, 2), "budget": self.pipeline.budget.budget_ms},
+            "stages_ms": {stage: {"p50": round(p50, 3), "p99": round(p99, 3)} for stage, (p50, p99) in stages.items()},
+            "windows": self.pipeline.counters["windows"],
+            "blocks": self.pipeline.counters["blocks"],
+            "level": int(self.pipeline.budget.level),
+            "drops": self.drops(),
+            "rss_mib": round(rss_mib(), 1),
+            "first_score_s": self.first_score_s,
+        }
+
+    def drops(self) -> dict[str, int]:
+        """Everything that was lost or left out on its way, by name; only what is not zero."""
+        found = {**self.pipeline.drops(), "inbox": self._inbox.dropped, **self._writer.dropped}
+        for source in self._sources:
+            found.update({f"{source.name}:{name}": count for name, count in source.counters.items()})
+        return {name: count for name, count in found.items() if count}
+
+
+# ---------------------------------------------------------------------- parts that replay, check and bench need too
+def open_bundles(site: Site) -> dict[str, Bundle]:
+    """Every machine's model, checked at the door on this engine and CPU; machines of one type share one.
+
+    Raises: BundleRefused, MissingExtra.
+    """
+    opened: dict[tuple[Path, str], Bundle] = {}
+    for machine in site.machines:
+        key = (machine.bundle_dir, machine.features.digest)
+        if key not in opened:
+            opened[key] = open_bundle_for(machine, site.config.site.engine)
+    return {machine.tag: opened[machine.bundle_dir, machine.features.digest] for machine in site.machines}
+
+
+def open_bundle_for(machine: Machine, engine: str) -> Bundle:
+    """One machine's model."""
+    return open_bundle(
+        machine.bundle_dir,
+        machine.features.digest,
+        engine,
+        golden_features(machine.features),
+        manifest_columns(machine.features, machine.scale_floors),
+    )
+
+
+def load_baselines(store: Store) -> Mapping[tuple[str, str], Baseline]:
+    """What was learned before a restart."""
+    return {key: Baseline.from_document(kept) for key, kept in store.load_baselines().items()}
+
+
+def upstream_of(site: Site, section: UpstreamSection) -> Upstream:
+    """Where the records go, and who we are there."""
+    return Upstream(
+        host=section.host,
+        port=section.port,
+        site=site.config.site.name,
+        gateway=site.config.site.gateway,
+        username=section.username,
+        password=_secret(section.password_file),
+        version=section.version,
+        tls=ssl.create_default_context(cafile=section.ca_file) if section.ca_file else None,
+    )
+
+
+def _secret(path: str | None) -> str | None:
+    """A password from its file, which holds nothing else."""
+    return Path(path).read_text("utf-8").strip() if path else None
+
+
+def rss_mib() -> float:
+    """Resident memory of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def process_age_s() -> float:
+    """Since this process was started, interpreter and imports included."""
+    started_ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime_s - started_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def run_offline(pipeline: Pipeline, source: Iterable[Measurement], store: Store | None = None) -> Iterable[Outcome]:
+    """The same path in one thread, as fast as it goes, with the recording's own time: replay and evaluation."""
+    next_tick_ns: int | None = None
+    for item in source:
+        if next_tick_ns is None or item.monotonic_ns >= next_tick_ns:
+            next_tick_ns = item.monotonic_ns + round(STATE_INTERVAL_S * 1e9)
+            yield _kept(pipeline.tick(item.utc_ns, item.monotonic_ns), store)
+        yield _kept(pipeline.step(item), store)
+
+
+def _kept(outcome: Outcome, store: Store | None) -> Outcome:
+    if store is not None and outcome.records:
+        store.write(outcome.records)
+    return outcome

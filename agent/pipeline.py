@@ -1,0 +1,248 @@
+"""Pipeline: the one way from a measurement to records, as plain calls in one thread's hands.
+
+bridge -> window -> features -> inference -> decision -> (store -> deliver, in app.py). Time is whatever the measurements and
+`tick` carry, so a simulated month runs in minutes and a replay gives byte for byte the alarms of the live run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from agent.baseline import Baseline
+from agent.budget import LatencyBudget
+from agent.config import Site, sensors_of
+from agent.decision.alarm import AlarmBook, Condition, StandingAlarm, State
+from agent.decision.sensorwatch import SEVERITY, SensorChange, SensorWatch, TagView
+from agent.decision.threshold import Change
+from agent.diagnosis import Diagnosis
+from agent.inference.bundle import Bundle
+from agent.notifiers import MachineName, alarm_message
+from agent.tagbank import TagBank
+from agent.vocabulary import AlarmClass, AlarmEvent, Mode, Record
+from agent.watch import MODEL_CONDITION, Findings, MachineWatch
+from agent.window import Windower
+from agent.words import Words
+from firmware_bridge.measurement import Block, Measurement, Waveform
+
+STAGES = ("window", "features", "inference", "decision", "store")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one measurement or tick brought."""
+
+    records: list[Record] = field(default_factory=list)
+    events: list[AlarmEvent] = field(default_factory=list)
+    baselines: list[tuple[str, str, Baseline]] = field(default_factory=list)  # machine, state key, baseline
+
+
+class Pipeline:
+    """All machines of one gateway.
+
+    Args:
+        bundles: by machine tag, checked at the door. restored: alarms that stood before a restart.
+        baselines: by machine and state key, as saved before a restart.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        bundles: Mapping[str, Bundle],
+        *,
+        started_monotonic_ns: int,
+        baselines: Mapping[tuple[str, str], Baseline] | None = None,
+        restored: Iterable[StandingAlarm] = (),
+        language: str = "en",
+    ) -> None:
+        self.site = site
+        self.counters: Counter[str] = Counter()
+        self.budget = LatencyBudget(site.config.site.latency_budget_ms, STAGES)
+        words = Words(language)
+        self._diagnosis = Diagnosis(words)
+        self._tags = TagBank(len(site.channels))
+        self._sensor_machines: dict[str, list[str]] = {}
+        for machine in site.machines:
+            for sensor in machine.spec.sensors:
+                self._sensor_machines.setdefault(sensor, []).append(machine.tag)
+        sensors = [sensor for source in site.config.sources for sensor in sensors_of(source)]
+        self._windower = Windower({s.name: self._sensor_machines.get(s.name, [""])[0] for s in sensors if s.burst})
+        self._sensor_watch = SensorWatch(
+            site.channels,
+            {sensor.name: sensor.interval_s for sensor in sensors if sensor.name in self._sensor_machines},
+            started_monotonic_ns,
+        )
+        self._last_burst_ns: dict[str, int] = {}
+        saved: dict[str, dict[str, Baseline]] = {}
+        for (tag, state), baseline in (baselines or {}).items():
+            saved.setdefault(tag, {})[state] = baseline
+        config = site.config
+        self.watches = {
+            machine.tag: MachineWatch(
+                machine,
+                bundles[machine.tag],
+                config.decision,
+                config.site.false_alarms_per_machine_month,
+                self._diagnosis,
+                self.budget,
+                site.channels,
+                saved.get(machine.tag),
+            )
+            for machine in site.machines
+        }
+        standing = list(restored)
+        self._book = AlarmBook(words.alarm_text, standing)
+        for alarm in standing:
+            self._hold(alarm)
+
+    # ------------------------------------------------------------------ what comes in
+    def step(self, item: Measurement) -> Outcome:
+        """Take one measurement."""
+        return self._on_block(item) if isinstance(item, Block) else self._on_waveform(item)
+
+    def tick(self, utc_ns: int, monotonic_ns: int) -> Outcome:
+        """About once a second: what shows itself by not coming, and shelves that end."""
+        outcome = Outcome()
+        running = {sensor: self._runs(machines) for sensor, machines in self._sensor_machines.items()}
+        since_burst_s = {sensor: (monotonic_ns - at_ns) / 1e9 for sensor, at_ns in self._last_burst_ns.items()}
+        self._windower.tick(monotonic_ns)
+        view = TagView(self._tags.unchanged_s(), self._tags.silent_s(monotonic_ns), self._tags.quality())
+        for change in self._sensor_watch.step(view, since_burst_s, running, monotonic_ns, utc_ns):
+            self._sensor_changed(change, utc_ns, outcome)
+        self._keep_events(self._book.tick(utc_ns), outcome)
+        return outcome
+
+    def acknowledge(self, name: str, utc_ns: int) -> Outcome:
+        """Somebody answers for an alarm, by its code or id."""
+        outcome = Outcome()
+        self._keep_events(self._book.acknowledge(name, utc_ns), outcome)
+        return outcome
+
+    # ------------------------------------------------------------------ the stages
+    def _on_block(self, block: Block) -> Outcome:
+        outcome = Outcome()
+        self.counters["blocks"] += 1
+        self._tags.update(block.channels, block.values, block.quality, block.monotonic_ns)
+        if not len(block.channels):
+            return outcome
+        sensor = self.site.channels[int(block.channels[0])].sensor
+        for tag in self._sensor_machines.get(sensor, ()):
+            found = self.watches[tag].on_tags(self._tags, self._sensor_watch.muted(), block.monotonic_ns, block.utc_ns)
+            self._keep(tag, found, block.utc_ns, outcome)
+        return outcome
+
+    def _on_waveform(self, waveform: Waveform) -> Outcome:
+        outcome = Outcome()
+        self._last_burst_ns[waveform.sensor] = waveform.monotonic_ns
+        machines = self._sensor_machines.get(waveform.sensor)
+        if not machines:
+            self.counters["bursts_of_no_machine"] += 1
+            return outcome
+        watch = self.watches[machines[0]]
+        started = perf_counter()
+        windows = self._windower.step(waveform, watch.operating_point(), waveform.monotonic_ns)
+        self.budget.record("window", perf_counter() - started)
+        for window in windows:
+            self.counters["windows"] += 1
+            found = watch.on_window(window, self._tags, self._sensor_watch.muted(), waveform.utc_ns)
+            self._keep(watch.machine.tag, found, waveform.utc_ns, outcome)
+        return outcome
+
+    def _keep(self, tag: str, found: Findings, utc_ns: int, outcome: Outcome) -> None:
+        first_event = len(outcome.events)
+        for condition in found.began:
+            self._keep_events(self._book.raise_(condition, utc_ns), outcome)
+        for name in found.ended:
+            self._keep_events(self._book.clear(tag, name, utc_ns), outcome)
+        alarm_id = next(
+            (event.alarm_id for event in outcome.events[first_event:] if event.condition == MODEL_CONDITION), None
+        )
+        for record in found.records:
+            if record.stream == "burst" and isinstance(record.payload, dict):
+                record.payload["alarm_id"] = alarm_id
+        outcome.records.extend(found.records)
+        outcome.baselines.extend((tag, state, baseline) for state, baseline in found.baselines)
+
+    def _sensor_changed(self, change: SensorChange, utc_ns: int, outcome: Outcome) -> None:
+        """A sensor fault is an alarm of every machine that stands on the sensor, and mutes its columns there."""
+        for tag in self._sensor_machines.get(change.sensor, ()):
+            if change.change is Change.CLEARED:
+                self._keep_events(self._book.clear(tag, change.condition, utc_ns), outcome)
+            else:
+                self._keep_events(self._book.raise_(self._sensor_condition(tag, change), utc_ns), outcome)
+
+    def _sensor_condition(self, tag: str, change: SensorChange) -> Condition:
+        return Condition(
+            machine=tag,
+            name=change.condition,
+            alarm_class=AlarmClass.SENSOR,
+            severity=SEVERITY[change.fault],
+            onset_utc_ns=change.onset_utc_ns,
+            explanation=self._diagnosis.of_sensor(self.watches[tag].machine, change),
+        )
+
+    def _keep_events(self, events: Iterable[AlarmEvent], outcome: Outcome) -> None:
+        for event in events:
+            outcome.events.append(event)
+            machine = self.watches[event.machine].machine
+            named = MachineName(machine.profile.title, machine.spec.type)
+            body = alarm_message(event, self.site.config.site.name, self.site.config.site.gateway, named)
+            outcome.records.append(Record("alarm", event.machine, event.utc_ns, body, urgent=True))
+
+    # ------------------------------------------------------------------ small parts
+    def _runs(self, machines: list[str]) -> bool | None:
+        """Whether any machine of a sensor runs; None where none tells."""
+        modes = [self.watches[tag].state.mode for tag in machines]
+        if any(mode is Mode.RUNNING for mode in modes):
+            return True
+        return None if all(mode is Mode.UNKNOWN for mode in modes) else False
+
+    def _hold(self, alarm: StandingAlarm) -> None:
+        """Trackers take up what stood before a restart, so that its end is seen and its begin not told twice."""
+        if not alarm.standing or alarm.event.machine not in self.watches:
+            return
+        self.watches[alarm.event.machine].hold(alarm.event.condition, alarm.event.onset_utc_ns)
+        self._sensor_watch.hold(alarm.event.condition, alarm.event.onset_utc_ns)
+
+    def standing(self) -> tuple[StandingAlarm, ...]:
+        """The alarms that are not normal, to be saved."""
+        return self._book.states()
+
+    def drops(self) -> dict[str, int]:
+        """Everything that was counted or left out so far, by name."""
+        return {**self.counters, **self._windower.counts, **{f"shed_{what}": n for what, n in self.budget.shed.items()}}
+
+    def machine_state(self, tag: str, utc_ns: int) -> dict[str, Any]:
+        """What anybody may know of one machine now: the retained state message."""
+        watch = self.watches[tag]
+        alarms = [alarm.event for alarm in self._book.states() if alarm.event.machine == tag and alarm.standing]
+        score = watch.last_score
+        return {
+            "v": 1,
+            "machine": tag,
+            "type": watch.machine.spec.type,
+            "utc_ns": utc_ns,
+            "state": str(watch.state.mode),
+            "speed_bin": watch.state.speed_bin,
+            "watch": self._watch_word(watch, alarms),
+            "score_of_limit": round(score.value / score.threshold, 3) if score else None,
+            "alarms": [
+                {"id": e.alarm_id, "code": e.code, "severity": e.severity, "condition": e.condition} for e in alarms
+            ],
+            "values": {name: round(value, 4) for name, value in watch.last_values.items()},
+        }
+
+    def _watch_word(self, watch: MachineWatch, alarms: list[AlarmEvent]) -> str:
+        """ALARM, NOT WATCHED, learning 40 %, ok: the worst that holds."""
+        machine_alarms = [e for e in alarms if e.alarm_class is not AlarmClass.SENSOR and e.state != State.SHELVED]
+        if machine_alarms:
+            return f"ALARM {machine_alarms[-1].code}"
+        if any(e.alarm_class is AlarmClass.SENSOR for e in alarms):
+            return "not fully watched"
+        learned = watch.learning()
+        if learned is not None:
+            return f"learning {learned:.0%}"
+        return "ok" if watch.state.mode is Mode.RUNNING else str(watch.state.mode)

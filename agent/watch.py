@@ -1,0 +1,465 @@
+"""MachineWatch: one machine's way from measurements to conditions. Plain calls, no threads, no files, time passed in.
+
+state -> vector -> baseline -> score -> condition, with the protective limits beside it. What it finds it says as
+`Condition`s that begin or end; the alarm book (decision/alarm.py) makes events of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from agent.baseline import Baseline, Learner, reference_score
+from agent.budget import LatencyBudget, Level
+from agent.config import DecisionSection, Machine
+from agent.decision.alarm import Condition
+from agent.decision.threshold import Change, ConditionTracker, LimitChange, LimitWatch, probability_per_decision
+from agent.diagnosis import Diagnosis
+from agent.features import Cores
+from agent.inference.bundle import Bundle
+from agent.state import StateTracker
+from agent.tagbank import TagBank
+from agent.vocabulary import (
+    F32,
+    AlarmClass,
+    FeatureVector,
+    Mode,
+    OperatingPoint,
+    OperatingState,
+    Record,
+    Score,
+    Severity,
+    Window,
+)
+from firmware_bridge.measurement import Channel
+
+MONTH_S = 30 * 86_400.0
+MODEL_CONDITION = "model"
+VELOCITY = "spectrum.velocity_rms_mm_s"
+N_WINDOWS_KEPT = 2  # bursts kept in memory per machine, so that an alarm carries the one before it too
+MIN_SHARE_PRESENT = 0.5  # of the baseline's columns; with fewer there is no verdict
+EXCURSION_LIMIT = 3.0  # a smoothed score takes at most this many thresholds from one decision, so that it can come back
+
+
+@dataclass(slots=True)
+class Findings:
+    """What one step brought: records to keep, conditions that began or ended, baselines to save."""
+
+    records: list[Record] = field(default_factory=list)
+    began: list[Condition] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)  # names of conditions
+    baselines: list[tuple[str, Baseline]] = field(default_factory=list)  # by state key
+
+
+class MachineWatch:
+    """Watches one machine.
+
+    Args:
+        bundle: its model, already checked at the door. budget: where stage timings go and which level of work holds.
+        false_alarms_per_month: of this machine, as the site states.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        bundle: Bundle,
+        decision: DecisionSection,
+        false_alarms_per_month: float,
+        diagnosis: Diagnosis,
+        budget: LatencyBudget,
+        channels: Sequence[Channel],
+        baselines: Mapping[str, Baseline] | None = None,
+    ) -> None:
+        self.machine = machine
+        self._sensor_of = {index: channels[index].sensor for index in machine.roles.values()}
+        self.bundle = bundle
+        self.budget = budget
+        self._decision = decision
+        self._false_alarms_per_month = false_alarms_per_month
+        self._diagnosis = diagnosis
+        features = machine.features
+        self._transforms = tuple(column.transform for column in features.columns)
+        self._learner = Learner(machine.spec.learn_windows, self._transforms, machine.scale_floors)
+        shipped = {
+            key: kept.as_baseline(machine.features.digest)
+            for key, kept in bundle.manifest.baselines.get(machine.tag, {}).items()
+        }
+        saved = {
+            key: baseline for key, baseline in (baselines or {}).items() if baseline.digest == machine.features.digest
+        }
+        self.baselines: dict[str, Baseline] = {**shipped, **saved}
+        self._tracker = ConditionTracker(k=decision.k, m=decision.m, off_delay_s=decision.off_delay_s)
+        self._limits = LimitWatch(machine.profile.limits)
+        self._states = StateTracker(
+            machine.state_rule, machine.nameplate.rated_speed_rpm, assume_running=machine.spec.assume_running
+        )
+        self._cores = Cores(features.plan_at)
+        self._tag_columns = [
+            (name, column.feature, machine.roles[column.channel])
+            for name, column in zip(features.names, features.columns, strict=True)
+            if column.channel in machine.roles
+        ]
+        self._windows: deque[Window] = deque(maxlen=N_WINDOWS_KEPT)
+        self._smoothed: F32 | None = None
+        self._smoothed_ns = 0
+        self._cadence = Cadence()
+        self._decided_ns: int | None = None
+        self._fault_said = ""
+        self.state = OperatingState(Mode.UNKNOWN)
+        self.last_score: Score | None = None
+        self.last_values: dict[str, float] = {}
+        self._from_windows: dict[str, float] = {}
+
+    # ------------------------------------------------------------------ what comes in
+    def on_tags(self, tags: TagBank, muted: frozenset[str], monotonic_ns: int, utc_ns: int) -> Findings:
+        """After a block of one of its sensors: state and limits; and the verdict, when no burst brings it."""
+        found = Findings()
+        values = self._current_values(tags, muted)
+        self.last_values = {**values, **self._from_windows}
+        point = operating_point(
+            values, self.machine.profile.state.speed_channel, self.machine.profile.state.power_channel
+        )
+        self.state = self._states.step(point.shaft_speed_rpm, point.active_power_kw, monotonic_ns)
+        self._check_limits(values, monotonic_ns, utc_ns, found)
+        if not self.machine.burst_sensors and self._is_due(monotonic_ns):
+            self._judge(None, tags, muted, monotonic_ns, utc_ns, found)
+        return found
+
+    def on_window(self, window: Window, tags: TagBank, muted: frozenset[str], utc_ns: int) -> Findings:
+        """After a whole burst: features, score, verdict."""
+        found = Findings()
+        if self.budget.level >= Level.LIMITS_ONLY:
+            self.budget.count_shed("window")
+            return found
+        self._windows.append(window)
+        self._judge(window, tags, muted, window.arrived_monotonic_ns, utc_ns, found)
+        return found
+
+    def operating_point(self) -> OperatingPoint:
+        """Under what its bursts are taken now."""
+        rule = self.machine.profile.state
+        return operating_point(self.last_values, rule.speed_channel, rule.power_channel)
+
+    # ------------------------------------------------------------------ vector, score, verdict
+    def _judge(
+        self,
+        window: Window | None,
+        tags: TagBank,
+        muted: frozenset[str],
+        monotonic_ns: int,
+        utc_ns: int,
+        found: Findings,
+    ) -> None:
+        started = perf_counter()
+        vector = self._vector(window, tags, muted, monotonic_ns, utc_ns)
+        self.budget.record("features", perf_counter() - started)
+        score = self._score(vector, monotonic_ns, found)
+        if window is not None:
+            self._note_velocity(vector)
+        found.records.append(self._feature_record(vector, score, window))
+        started = perf_counter()
+        self._decide(vector, score, monotonic_ns, utc_ns, found)
+        self.budget.record("decision", perf_counter() - started)
+
+    def _vector(
+        self, window: Window | None, tags: TagBank, muted: frozenset[str], monotonic_ns: int, utc_ns: int
+    ) -> FeatureVector:
+        statistics = self._statistics(tags, muted, monotonic_ns)
+        values, present = self.machine.features.compute(window, statistics, self.machine.nameplate, self._cores)
+        return FeatureVector(
+            machine=self.machine.tag,
+            state=self.state,
+            values=values,
+            present=present,
+            digest=self.machine.features.digest,
+            utc_ns=window.utc_ns if window is not None else utc_ns,
+            arrived_monotonic_ns=monotonic_ns,
+        )
+
+    def _score(self, vector: FeatureVector, monotonic_ns: int, found: Findings) -> Score | None:
+        """The score where there is a baseline for this state; else learn, when the machine may be learned from."""
+        if vector.state.mode is not Mode.RUNNING:
+            self._smoothed = None
+            return None
+        self._cadence.tick(vector.arrived_monotonic_ns)
+        baseline = self.baselines.get(vector.state.key)
+        if baseline is None:
+            self._learn(vector, found)
+            return None
+        if self.budget.level >= Level.NO_MODEL:
+            self.budget.count_shed("score")
+            return None
+        started = perf_counter()
+        score = self._scored(vector, baseline, monotonic_ns)
+        self.budget.record("inference", perf_counter() - started)
+        self.last_score = score
+        return score
+
+    def _scored(self, vector: FeatureVector, baseline: Baseline, monotonic_ns: int) -> Score | None:
+        z, judged = baseline.refer(vector.values, vector.present, self._transforms)
+        n_known = int(np.isfinite(baseline.location).sum())
+        if judged.sum() < MIN_SHARE_PRESENT * n_known:
+            return None
+        _, contributions = self.bundle.score(z, judged.astype(np.float32))
+        threshold = baseline.reference_score * self._threshold_factor()
+        contributions = self._smooth(contributions, threshold, monotonic_ns)
+        return Score(
+            machine=self.machine.tag,
+            value=float(contributions.sum()),
+            threshold=threshold,
+            contributions=contributions,
+            deviations=z,
+            present=judged,
+            utc_ns=vector.utc_ns,
+        )
+
+    def _smooth(self, contributions: F32, threshold: float, monotonic_ns: int) -> F32:
+        """Exponential average of the contributions where the site asks for it; one excursion counts for a bounded amount."""
+        if self._decision.smooth_s <= 0:
+            return contributions
+        total = float(contributions.sum())
+        limited = contributions * min(1.0, EXCURSION_LIMIT * threshold / total) if total > 0 else contributions
+        self._smoothed = _averaged(
+            self._smoothed, limited, (monotonic_ns - self._smoothed_ns) / 1e9, self._decision.smooth_s
+        )
+        self._smoothed_ns = monotonic_ns
+        return self._smoothed
+
+    def _threshold_factor(self) -> float:
+        """How many times its upper normal score a healthy machine may reach within the site's budget of false alarms."""
+        if self._decision.threshold_factor is not None:
+            return self._decision.threshold_factor
+        per_month = MONTH_S / self._cadence.interval_s
+        k, m = self._decision.k, self._decision.m
+        probability = probability_per_decision(self._false_alarms_per_month, per_month, k, m)
+        return self.bundle.manifest.tail.quantile(probability)
+
+    # ------------------------------------------------------------------ learning
+    def _learn(self, vector: FeatureVector, found: Findings) -> None:
+        if not vector.present.any() or self._is_sick(vector):
+            return
+        complete = self._learner.offer(vector)
+        if complete is None:
+            return
+        baseline = self._learner.fit(complete)
+        baseline = replace(baseline, reference_score=self._reference(complete, baseline))
+        self.baselines[vector.state.key] = baseline
+        found.baselines.append((vector.state.key, baseline))
+
+    def _reference(self, vectors: list[FeatureVector], baseline: Baseline) -> float:
+        """The upper normal score: of the learning windows, scored and smoothed just as later ones will be."""
+        smoothed: F32 | None = None
+        previous_ns, scores = 0, []
+        for vector in vectors:
+            z, judged = baseline.refer(vector.values, vector.present, self._transforms)
+            _, contributions = self.bundle.score(z, judged.astype(np.float32))
+            if self._decision.smooth_s > 0:
+                elapsed_s = (vector.arrived_monotonic_ns - previous_ns) / 1e9
+                smoothed = _averaged(smoothed, contributions, elapsed_s, self._decision.smooth_s)
+                contributions = smoothed
+            previous_ns = vector.arrived_monotonic_ns
+            scores.append(float(contributions.sum()))
+        self._smoothed, self._smoothed_ns = smoothed, previous_ns
+        return reference_score(np.asarray(scores))
+
+    def _is_sick(self, vector: FeatureVector) -> bool:
+        """Zone C or D may not become normal: the limit alarm stands, and nothing is learned."""
+        velocity_mm_s = self._column_value(vector, VELOCITY)
+        return velocity_mm_s is not None and velocity_mm_s > self.machine.profile.zone_bc_mm_s
+
+    # ------------------------------------------------------------------ conditions
+    def _decide(
+        self, vector: FeatureVector, score: Score | None, monotonic_ns: int, utc_ns: int, found: Findings
+    ) -> None:
+        excess = score.value - score.threshold if score is not None else None
+        change = self._tracker.step(excess, monotonic_ns, vector.utc_ns)
+        if change is Change.CLEARED:
+            self._fault_said = ""
+            found.ended.append(MODEL_CONDITION)
+        elif score is not None and (change is Change.RAISED or self._has_become_clear(vector, score)):
+            self._raise_model(vector, score, found)
+
+    def _has_become_clear(self, vector: FeatureVector, score: Score) -> bool:
+        """A standing alarm whose cause was unclear and is not any more is told again, once."""
+        if not self._tracker.standing or self._fault_said or score.value <= score.threshold:
+            return False
+        return bool(self._explain(vector, score).clear_cause)
+
+    def _raise_model(self, vector: FeatureVector, score: Score, found: Findings) -> None:
+        explained = self._explain(vector, score)
+        self._fault_said = explained.clear_cause
+        condition = Condition(
+            machine=self.machine.tag,
+            name=MODEL_CONDITION,
+            alarm_class=AlarmClass.MODEL,
+            severity=explained.severity,
+            onset_utc_ns=self._tracker.onset_utc_ns,
+            explanation=explained.explanation,
+            model={"name": self.bundle.manifest.name, "version": self.bundle.manifest.version},
+        )
+        found.began.append(condition)
+        found.records.extend(burst_records(self._windows))
+        self._windows.clear()
+
+    def _explain(self, vector: FeatureVector, score: Score) -> Any:
+        baseline = self.baselines[vector.state.key]
+        return self._diagnosis.of_score(self.machine, vector, score, baseline, self.operating_point())
+
+    def _check_limits(self, values: Mapping[str, float], monotonic_ns: int, utc_ns: int, found: Findings) -> None:
+        running = {Mode.UNKNOWN: None}.get(self.state.mode, self.state.mode is Mode.RUNNING)
+        for change in self._limits.step(values, running, self._normals(), monotonic_ns, utc_ns):
+            name = f"limit:{change.limit.name}"
+            if change.change is Change.CLEARED:
+                found.ended.append(name)
+            else:
+                found.began.append(self._limit_condition(name, change))
+
+    def _limit_condition(self, name: str, change: LimitChange) -> Condition:
+        return Condition(
+            machine=self.machine.tag,
+            name=name,
+            alarm_class=AlarmClass.LIMIT,
+            severity=Severity(change.limit.severity),
+            onset_utc_ns=change.onset_utc_ns,
+            explanation=self._diagnosis.of_limit(self.machine, change),
+        )
+
+    # ------------------------------------------------------------------ small parts
+    def _current_values(self, tags: TagBank, muted: frozenset[str]) -> dict[str, float]:
+        """The machine's channels by role, as far as their last value is good and their sensor is believed."""
+        good = {
+            role: tags.latest(index)
+            for role, index in self.machine.roles.items()
+            if self._sensor_of[index] not in muted
+        }
+        return {role: value for role, value in good.items() if value is not None}
+
+    def _statistics(self, tags: TagBank, muted: frozenset[str], monotonic_ns: int) -> dict[str, tuple[float, bool]]:
+        """The tag columns' values by column name; a muted sensor's are absent."""
+        return {
+            name: tags.read(statistic, index, monotonic_ns)
+            for name, statistic, index in self._tag_columns
+            if self._sensor_of[index] not in muted
+        }
+
+    def _normals(self) -> dict[str, float]:
+        baseline = self.baselines.get(self.state.key)
+        if baseline is None:
+            return {}
+        columns = zip(self.machine.features.columns, baseline.normal.tolist(), strict=True)
+        return {
+            column.channel: normal for column, normal in columns if column.channel != "burst" and math.isfinite(normal)
+        }
+
+    def hold(self, condition: str, onset_utc_ns: int) -> None:
+        """Take up a condition that stood before a restart."""
+        if condition == MODEL_CONDITION:
+            self._tracker.hold(onset_utc_ns)
+        elif condition.startswith("limit:"):
+            self._limits.hold(condition.removeprefix("limit:"), onset_utc_ns)
+
+    def _is_due(self, monotonic_ns: int) -> bool:
+        if self._decided_ns is not None and monotonic_ns - self._decided_ns < self.machine.spec.decide_every_s * 1e9:
+            return False
+        self._decided_ns = monotonic_ns
+        return True
+
+    def _note_velocity(self, vector: FeatureVector) -> None:
+        velocity_mm_s = self._column_value(vector, VELOCITY)
+        if velocity_mm_s is not None:
+            self._from_windows["velocity_rms_mm_s"] = velocity_mm_s
+
+    def _column_value(self, vector: FeatureVector, name: str) -> float | None:
+        names = self.machine.features.names
+        at = names.index(name) if name in names else -1
+        return float(vector.values[at]) if at >= 0 and vector.present[at] else None
+
+    def learning(self) -> float | None:
+        """Share learned of the present state's baseline; None once it has one or when it does not run."""
+        if self.state.mode is not Mode.RUNNING or self.state.key in self.baselines:
+            return None
+        return self._learner.progress().get(self.state.key, 0.0)
+
+    def _feature_record(self, vector: FeatureVector, score: Score | None, window: Window | None) -> Record:
+        point = self.operating_point()
+        body = {
+            "machine_type": self.machine.spec.type,
+            "state": vector.state.key,
+            "digest": vector.digest,
+            "values": [_number(value) for value in vector.values],
+            "present": [int(here) for here in vector.present],
+            "score": _number(score.value) if score else None,
+            "threshold": _number(score.threshold) if score else None,
+            "burst_id": window.burst_id if window else None,
+            "point": {
+                "shaft_speed_rpm": _number(point.shaft_speed_rpm),
+                "active_power_kw": _number(point.active_power_kw),
+                "line_frequency_hz": _number(point.line_frequency_hz),
+            },
+        }
+        return Record("feature", vector.machine, vector.utc_ns, body, arrived_monotonic_ns=vector.arrived_monotonic_ns)
+
+
+@dataclass(slots=True)
+class Cadence:
+    """How often a machine is judged, measured while it learns: the median of the last intervals."""
+
+    _intervals_s: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    _last_ns: int | None = None
+
+    def tick(self, monotonic_ns: int) -> None:
+        if self._last_ns is not None and monotonic_ns > self._last_ns:
+            self._intervals_s.append((monotonic_ns - self._last_ns) / 1e9)
+        self._last_ns = monotonic_ns
+
+    @property
+    def interval_s(self) -> float:
+        return float(np.median(self._intervals_s)) if self._intervals_s else 600.0
+
+
+def operating_point(values: Mapping[str, float], speed_channel: str, power_channel: str) -> OperatingPoint:
+    """Speed, supply frequency and power from a machine's channels; NaN where none tells."""
+    frequency_hz = values.get("output_frequency_hz", values.get("line_frequency_hz", math.nan))
+    return OperatingPoint(values.get(speed_channel, math.nan), frequency_hz, values.get(power_channel, math.nan))
+
+
+def burst_records(windows: deque[Window]) -> list[Record]:
+    """The bursts around an alarm, one record an axis, int16 with a scale: what retraining and a second opinion need."""
+    records = []
+    for window in windows:
+        for axis, samples in zip(window.axes, window.samples, strict=True):
+            peak = float(np.abs(samples).max()) or 1.0
+            scale = peak / 32767
+            body = {
+                "sensor": window.sensor,
+                "axis": axis,
+                "sample_rate_hz": window.sample_rate_hz,
+                "scale_m_s2": scale,
+                "burst_id": window.burst_id,
+                "start_utc_ns": window.utc_ns,
+                "samples": np.round(samples / scale).astype("<i2").tobytes(),
+            }
+            records.append(
+                Record("burst", window.machine, window.utc_ns, body, arrived_monotonic_ns=window.arrived_monotonic_ns)
+            )
+    return records
+
+
+def _averaged(before: F32 | None, now: F32, elapsed_s: float, tau_s: float) -> F32:
+    """Exponential average at irregular times; a gap counts for at most one time constant."""
+    if before is None:
+        return now
+    gain = 1.0 - math.exp(-min(max(elapsed_s, 0.0), tau_s) / tau_s)
+    moved: F32 = before + np.float32(gain) * (now - before)
+    return moved
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,183 @@
+"""Source: where measurements come from. The schemas of all kinds stand here, their code in sources/<kind>.py.
+
+Loading a site file needs every schema and no library: pymodbus and paho are imported only when a site names their kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, cast
+
+from msgspec import Meta, field
+
+from firmware_bridge import sources
+from firmware_bridge.checked import Table
+from firmware_bridge.frames import MAX_CHUNK_BYTES
+from firmware_bridge.measurement import Channel, Measurement
+from firmware_bridge.registry import module_named
+from firmware_bridge.units import suffix_of
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="1 to 64 of A-Z a-z 0-9 _ . -")]
+FileStem = Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,64}$", description="a file's name without .toml")]
+Host = Annotated[str, Meta(min_length=1, max_length=253, description="host name or address")]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class Clock(Protocol):
+    """Both clocks of the gateway: waits and durations use `monotonic_ns`, stamps that people read use `utc_ns`."""
+
+    def utc_ns(self) -> int: ...
+
+    def monotonic_ns(self) -> int: ...
+
+
+class Source(Protocol):
+    """One endpoint: a Modbus line, a broker, a recording. One thread of its own calls `read`, again and again.
+
+    `read` yields what arrived within about `timeout_s` and returns; nothing to tell is an empty answer. It raises
+    SourceLost where the whole endpoint cannot be reached; one dead device among living ones is Blocks of BAD_COMM.
+    `counters` only grow, and are read by other threads.
+    """
+
+    name: str
+    channels: tuple[Channel, ...]
+
+    @property
+    def counters(self) -> dict[str, int]: ...
+
+    def read(self, timeout_s: float) -> Iterable[Measurement]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What a source must know of its surroundings.
+
+    Attributes:
+        first_channel: the source's channel i is number first_channel + i of the process's channel table.
+        gateway: makes the identity towards a broker unique in the site.
+    """
+
+    config_dir: Path
+    site: str
+    first_channel: int
+    clock: Clock
+    gateway: str = ""
+
+
+class ModbusSensor(Table, frozen=True):
+    """One device on a Modbus line."""
+
+    name: Name
+    device: Annotated[FileStem, Meta(description="a file of config/devices, without .toml")]
+    unit_id: Annotated[int, Meta(ge=1, le=255, description="1 to 247; 255 for some TCP devices; 0 is a broadcast")]
+    poll_interval_s: Annotated[
+        float, Meta(ge=0.05, le=86400, description="a 9600-baud line of eight needs 1 s or more")
+    ] = 1.0
+
+
+class ModbusSpec(Table, frozen=True, tag="modbus", tag_field="kind"):
+    """A Modbus TCP endpoint: a device, or a gateway with a serial line of devices behind it. Read only."""
+
+    name: Name
+    host: Host
+    sensors: Annotated[tuple[ModbusSensor, ...], Meta(min_length=1)]
+    port: Port = 502
+    timeout_s: Annotated[float, Meta(ge=0.05, le=30)] = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: two sensors of one name."""
+        _unique([sensor.name for sensor in self.sensors])
+
+
+class MqttSensor(Table, frozen=True):
+    """A sensor that publishes by itself: bursts, and the scalars named in `points` with what they can plausibly be."""
+
+    name: Name
+    points: dict[str, tuple[float, float]] = field(default_factory=dict)
+    update_interval_s: Annotated[float, Meta(gt=0)] = 1.0
+    burst_interval_s: Annotated[float, Meta(gt=0, description="how often it sends a waveform")] = 600.0
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a point without unit, or an empty range."""
+        for point, (low, high) in self.points.items():
+            suffix_of(point)
+            if not low < high:
+                raise ValueError(f"{point} = [{low}, {high}] is no range; write [lowest, highest]")
+
+
+class MqttSpec(Table, frozen=True, tag="mqtt", tag_field="kind"):
+    """A broker that sensors publish to."""
+
+    name: Name
+    host: Host
+    sensors: Annotated[tuple[MqttSensor, ...], Meta(min_length=1)]
+    port: Port = 1883
+    timeout_s: Annotated[Seconds, Meta(description="how long without the broker before it is called lost")] = 10.0
+    version: Literal["5", "3.1.1"] = "5"
+    max_packet_bytes: Annotated[int, Meta(ge=MAX_CHUNK_BYTES + 1024, le=16 << 20)] = 262_144
+    session_expiry_s: Annotated[int, Meta(ge=0, le=86400, description="how long the broker keeps bursts for us")] = 3600
+    username: str | None = None
+    password_file: Annotated[str | None, Meta(description="a file that holds nothing but the password")] = None
+    ca_file: Annotated[str | None, Meta(description="turns TLS on; the authority that signed the broker")] = None
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: two sensors of one name."""
+        _unique([sensor.name for sensor in self.sensors])
+
+
+class ReplaySpec(Table, frozen=True, tag="replay", tag_field="kind"):
+    """A recording played as if it were live."""
+
+    name: Name
+    recording: Annotated[FileStem, Meta(description="a file of config/recordings, without .toml")]
+    path: Annotated[str, Meta(description="the recording itself, a text file with columns")]
+    sensor: Name = "recording"
+    speed: Annotated[
+        float, Meta(ge=0, description="1 is real time, 60 a minute in a second, 0 as fast as possible")
+    ] = 0.0
+
+
+AnySpec = ModbusSpec | MqttSpec | ReplaySpec
+
+
+class _Kind(Protocol):
+    """What every module of sources/ offers."""
+
+    def channels_of(self, spec: AnySpec, config_dir: Path) -> tuple[Channel, ...]: ...
+
+    def open(self, spec: AnySpec, context: SourceContext) -> Source: ...
+
+
+def kind_of(spec: AnySpec) -> str:
+    """The `kind` that the site file gave."""
+    return str(spec.__struct_config__.tag)
+
+
+def channels_of(spec: AnySpec, config_dir: Path) -> tuple[Channel, ...]:
+    """The channels that the source will have, without opening it.
+
+    Raises: ConfigError: a device or recording file that is missing or wrong.
+    """
+    return _module(spec).channels_of(spec, config_dir)
+
+
+def open_source(spec: AnySpec, context: SourceContext) -> Source:
+    """The source, opened: network sources connect at their first `read`, so a plant that is down is no reason to stop.
+
+    Raises: ConfigError: a file it needs is missing or wrong. RecordingError: a recording that cannot be read.
+    """
+    return _module(spec).open(spec, context)
+
+
+def _module(spec: AnySpec) -> _Kind:
+    return cast(_Kind, module_named(sources, kind_of(spec)))
+
+
+def _unique(names: list[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"sensor {twice[0]!r} is there twice; every sensor has its own name")

@@ -1,0 +1,193 @@
+"""`hark bench`: latency, memory, throughput and vector time, as numbers that a reader can repeat on his own machine.
+
+Ratios come from one interleaved run of the parts themselves (`python -m agent.microbench`); memory, start and latency from a
+real agent in a process of its own that watches ten simulated machines over the wire. No bars here, only what was seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from firmware_bridge.roots import find_root
+from simulator.stage import Part, PartFailed, Watcher, embedded_broker, free_ports, part, site_with_ports
+
+N_SETS = 5  # a motor and its pump each: ten machines
+LEARN_WINDOWS = 10
+BURST_INTERVAL_S = 2.0
+LEARN_TIMEOUT_S = 90.0
+SETTLE_S = 5.0  # an agent that has just started is not idle
+UNITS = {
+    "rss_mib": ("memory of the agent, ten machines, engine on", "MiB"),
+    "cold_start_s": ("start of the process to the first scored window", "s"),
+    "idle_cpu_pct": ("one core, ten machines, scalars at 1 Hz, no bursts", "%"),
+    "vector_over_ffts_single": ("full vector of a 3-axis 1 s window over the FFTs it needs", "x"),
+    "vector_over_ffts_fours": ("the same, twelve axes in blocks of four", "x"),
+    "tags_per_s": ("tags into SQLite, one core", "1/s"),
+    "sqlite_over_executemany": ("of what a bare executemany of the same rows does", "x"),
+    "latency_p50_ms": ("burst arrived to alarm committed, median", "ms"),
+    "latency_p99_ms": ("the same, 99th percentile", "ms"),
+}
+
+
+def bench(
+    json_: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+    seconds: Annotated[float, typer.Option(min=0.2, help="how long each part is measured")] = 5.0,
+    engine: Annotated[str, typer.Option(help="onnx or tflite")] = "onnx",
+    root: Annotated[Path | None, typer.Option(help="the folder that holds config/ and models/")] = None,
+) -> int:
+    """Latency, memory, throughput and vector time on this very machine."""
+    found = find_root(root)
+    figures = {**_micro(found, seconds), **_live(found, seconds, engine)}
+    ordered = {name: figures[name] for name in UNITS}
+    if json_:
+        print(json.dumps({**ordered, "stages_ms": figures["stages_ms"]}))
+    else:
+        print("\n".join(f"{ordered[name]:>12.4g} {unit:4} {says}" for name, (says, unit) in UNITS.items()))
+    return 0
+
+
+def _micro(root: Path, seconds: float) -> dict[str, float]:
+    """Ratios of the parts, in a process of their own, so that nothing else of ours is in its memory."""
+    command = [sys.executable, "-m", "agent.microbench", str(root), str(seconds)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    if answer.returncode != 0:
+        raise PartFailed(f"the microbench ended with exit code {answer.returncode}\n{answer.stderr[-1500:]}")
+    return dict(json.loads(answer.stdout))
+
+
+def _live(root: Path, seconds: float, engine: str) -> dict[str, Any]:
+    """A real agent over the wire: learn, start again cold with what was learned, then idle without bursts."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hark-bench-")))
+        broker_port = stack.enter_context(embedded_broker())
+        modbus_port = free_ports(N_SETS)
+        site = site_with_ports(folder / "site.toml", _site(), broker_port, modbus_port, engine)
+        scenario = folder / "bench.toml"
+        scenario.write_text(_scenario(), "utf-8")
+        watcher = stack.enter_context(Watcher(broker_port))
+        plant = [
+            "simulate",
+            scenario,
+            "--root",
+            root,
+            "--modbus-port",
+            modbus_port,
+            "--mqtt-port",
+            broker_port,
+            "--json",
+        ]
+        with part(*plant, folder=folder):
+            with part("run", site, "--root", root, "--json", folder=folder) as agent:
+                watcher.wait(lambda: _all_learned(watcher), LEARN_TIMEOUT_S, "ten baselines", agent)
+                agent.finish()
+            with part("run", site, "--root", root, "--json", folder=folder) as agent:
+                _measure(agent, seconds + SETTLE_S)
+                ledger = agent.finish()
+        with (
+            part(*plant, "--no-bursts", folder=folder),
+            part("run", site, "--root", root, "--json", folder=folder) as agent,
+        ):
+            _measure(agent, SETTLE_S)
+            idle_cpu_pct = _cpu_pct(agent, max(seconds, 2.0))
+            agent.finish()
+    return {
+        "rss_mib": ledger["rss_mib"],
+        "cold_start_s": ledger["first_score_s"],
+        "idle_cpu_pct": idle_cpu_pct,
+        "latency_p50_ms": ledger["latency_ms"]["p50"],
+        "latency_p99_ms": ledger["latency_ms"]["p99"],
+        "stages_ms": ledger["stages_ms"],
+    }
+
+
+def _all_learned(watcher: Watcher) -> bool:
+    states = list(watcher.states.values())
+    return len(states) == 2 * N_SETS and not any(state["watch"].startswith("learning") for state in states)
+
+
+def _measure(agent: Part, seconds: float) -> None:
+    """Let it run for a time, and notice when it ends."""
+    ended = threading.Event()
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s:
+        agent.check()
+        ended.wait(0.2)
+
+
+def _cpu_pct(agent: Part, seconds: float) -> float:
+    """Share of one core that the process took over a time, user and system."""
+
+    def cpu_s() -> float:
+        fields = Path(f"/proc/{agent.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before_s, started_s = cpu_s(), time.monotonic()
+    _measure(agent, seconds)
+    return 100 * (cpu_s() - before_s) / (time.monotonic() - started_s)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+DEVICES = (
+    ("vib", "banner_qm30vt2", "motor_de"),
+    ("drive", "abb_acs580", "motor"),
+    ("meter", "eastron_sdm630", "motor"),
+    ("press-suction", "keller_33x", "suction"),
+    ("press-discharge", "keller_33x", "discharge"),
+)
+
+
+def _site() -> str:
+    """Five motors with their pumps, each set behind its own Modbus gateway, at 1 Hz."""
+    lines = [
+        "[site]\nname = 'bench'\ngateway = 'gw-01'\nengine = \"onnx\"",
+        "[upstream]\nhost = '127.0.0.1'\nport = 1883\nversion = '3.1.1'\nconfirm = 'broker'",
+    ]
+    for i in range(N_SETS):
+        lines.append(f"[[sources]]\nkind = 'modbus'\nname = 'line-{i}'\nhost = '127.0.0.1'\nport = {5020 + i}")
+        lines += [
+            f"[[sources.sensors]]\nname = '{name}-{i}'\ndevice = '{device}'\nunit_id = {unit}"
+            for unit, (name, device, _) in enumerate(DEVICES, 1)
+        ]
+    lines.append("[[sources]]\nkind = 'mqtt'\nname = 'bursts'\nhost = '127.0.0.1'\nport = 1883\nversion = '3.1.1'")
+    for i in range(N_SETS):
+        lines += [f"[[sources.sensors]]\nname = 'accel-{at}{i}'\nburst_interval_s = {BURST_INTERVAL_S}" for at in "mp"]
+    for i in range(N_SETS):
+        common = f"rated_speed_rpm = 1460\nlearn_windows = {LEARN_WINDOWS}\nstarting_s = 0"
+        lines += [
+            f"[[machines]]\ntag = 'M-{i}'\ntype = 'motor'\nsensors = ['drive-{i}', 'meter-{i}', 'vib-{i}', 'accel-m{i}']\n"
+            f"bearings = {{ de = '6308' }}\n{common}",
+            f"[[machines]]\ntag = 'P-{i}'\ntype = 'pump'\nsensors = ['drive-{i}', 'meter-{i}', 'press-suction-{i}', "
+            f"'press-discharge-{i}', 'accel-p{i}']\nplaces = {{ press-suction-{i} = 'suction', press-discharge-{i} = "
+            f"'discharge' }}\nbearings = {{ de = '6309' }}\nvanes = 6\n{common}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _scenario() -> str:
+    """The plant that fits `_site`, healthy for an hour."""
+    lines = ["title = 'bench'\nseed = 7\nduration_s = 3600"]
+    for i in range(N_SETS):
+        lines.append(f"[[sets]]\nname = 's{i}'\nmotor = 'M-{i}'\npump = 'P-{i}'\nseed = {i}")
+        lines += [
+            f"[[sets.devices]]\nname = '{name}-{i}'\ndevice = '{device}'\nunit_id = {unit}\nplace = '{place}'"
+            for unit, (name, device, place) in enumerate(DEVICES, 1)
+        ]
+        lines += [
+            f"[[sets.bursts]]\nname = 'accel-{at}{i}'\nplace = '{place}'\ninterval_s = {BURST_INTERVAL_S}"
+            for at, place in (("m", "motor_de"), ("p", "pump_de"))
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,168 @@
+"""The message on the phone, letter by letter: any change of it is a change for people and must be meant."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.decision.alarm import AlarmBook, Condition
+from agent.notifiers import MachineName, alarm_message
+from agent.notifiers.log import LogNotifier
+from agent.notifiers.mqtt import MqttNotifier
+from agent.vocabulary import AlarmClass, AlarmEvent, Cause, Evidence, Explanation, Severity
+from agent.words import Words
+
+WORDS = Words("en", UTC)
+ONSET_NS = int(datetime(2026, 11, 21, 14, 5, tzinfo=UTC).timestamp()) * 10**9
+MINUTE_NS = 60 * 10**9
+
+LINE = Evidence("envelope.bpfo_ratio", "outer-race envelope line", 14.03, 1.62, 4.13, "x", 0.61, 73.6)
+POWER = Evidence("active_power_kw", "power", 2.1, 5.93, 3.56, "kW", 1.0)
+STUCK = Evidence("vib-b: velocity_rms_z_mm_s", "sensor vib-b is stuck", 30.0, None, None, "s", 1.0)
+MOTOR = MachineName("electric motor", "motor")
+PARTS = {"bearing": "DE bearing 6308", "bearing_short": "DE bearing"}
+
+
+def explanation(seen: Evidence, fault: str, confidence: float) -> Explanation:
+    causes = (Cause(fault, WORDS.fault(fault, PARTS), confidence),) if fault else ()
+    return Explanation((seen,), causes, WORDS.action(fault, PARTS), 24.0, "all columns measured")
+
+
+WEAR = explanation(LINE, "bearing_outer_race", 0.82)
+CASES = {
+    "bearing": (
+        Condition("M-101A", "model", AlarmClass.MODEL, Severity.HIGH, ONSET_NS, WEAR),
+        "HIGH M-101A: outer-race wear of DE bearing 6308, 82 %. Outer-race envelope line at 73.6 Hz 14x (normal 1.6x, "
+        "limit 4.1x), since 14:05. Do: grease the DE bearing today and listen; plan its change within 2 weeks. "
+        "Reply A0000=ack F0000=false alarm",
+    ),
+    "unclear": (
+        Condition(
+            "M-101A", "model", AlarmClass.MODEL, Severity.LOW, ONSET_NS,
+            replace(explanation(LINE, "bearing_outer_race", 0.59), action=WORDS.action("unclear", PARTS)),
+        ),
+        "LOW M-101A: outer-race envelope line 8.7x normal, cause unclear. Outer-race envelope line at 73.6 Hz 14x "
+        "(normal 1.6x, limit 4.1x), since 14:05. Do: check mounting bolts, then listen to the bearings. "
+        "Reply A0000=ack F0000=false alarm",
+    ),
+    "limit": (
+        Condition("P-101A", "limit:dry_run", AlarmClass.LIMIT, Severity.CRIT, ONSET_NS, explanation(POWER, "dry_run", 1.0)),
+        "CRIT P-101A: dry run. Power 2.1 kW (normal 5.9 kW, limit 3.6 kW), since 14:05. Do: stop the pump NOW, prime it, "
+        "inspect the seal. Reply A0000=ack F0000=false alarm",
+    ),
+    "sensor": (
+        Condition(
+            "M-101B", "sensor:vib-b:stuck", AlarmClass.SENSOR, Severity.NO_DATA, ONSET_NS,
+            Explanation((STUCK,), (), WORDS.say("sensor_action", "silent"), None, "not fully watched"),
+        ),
+        "NO DATA M-101B: sensor vib-b is stuck since 14:05. Machine is NOT fully watched. Do: check sensor power and cable. "
+        "Reply A0000=ack",
+    ),
+}  # fmt: skip
+
+
+def raised(name: str) -> tuple[AlarmBook, AlarmEvent]:
+    book = AlarmBook(WORDS.alarm_text)
+    return book, book.raise_(CASES[name][0], ONSET_NS + MINUTE_NS)[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_message_is_golden(name: str) -> None:
+    """Severity first, units always, no score and no word about models."""
+    _, event = raised(name)
+    assert event.text == CASES[name][1].replace("0000", event.code)
+    assert not {"score", "model", "anomaly", "threshold"} & set(event.text.lower().split())
+
+
+def test_the_end_of_an_alarm_asks_what_it_was() -> None:
+    """The answer is training data."""
+    book, event = raised("bearing")
+    cleared = book.clear("M-101A", "model", ONSET_NS + 155 * MINUTE_NS)[0]
+    assert cleared.text == (
+        "CLEAR M-101A: normal again 16:40 (lasted 2 h 35 min). What was it? B0000=bearing N0000=nothing found O0000=other"
+    ).replace("0000", event.code)
+    book, event = raised("bearing")
+    taken = book.acknowledge(event.code, ONSET_NS + 5 * MINUTE_NS)[0]
+    assert taken.text == f"ACK M-101A: alarm {event.code} has been taken, 14:10."
+    assert book.shelve(event.code, 2**62, ONSET_NS)[0].text == f"SHELVED M-101A: alarm {event.code}, 14:05."
+
+
+def test_an_old_onset_is_told_with_its_date() -> None:
+    """ "since 14:05" of yesterday would send somebody to look for the wrong thing."""
+    assert WORDS.since(ONSET_NS, ONSET_NS + 24 * 60 * MINUTE_NS) == "2026-11-21 14:05"
+
+
+@pytest.mark.parametrize(
+    ("value", "normal", "limit", "unit", "said"),
+    [
+        (1462.4, 1460.1, None, "rpm", "speed 1462 rpm (normal 1460 rpm)"),
+        (22.41, 21.92, None, "degC", "speed 22.4 degC (normal 21.9 degC)"),
+        (0.000213, 0.0001, None, "g", "speed 0.00021 g (normal 0.0001 g)"),
+        (99.6, 9.5, None, "x", "speed 100x (normal 9.5x)"),
+        (-0.31, 0.52, 0.2, "bar", "speed -0.31 bar (normal 0.52 bar, limit 0.2 bar)"),
+        (0.0, None, None, "kW", "speed 0 kW"),
+    ],
+)
+def test_numbers_have_as_many_digits_as_it_takes_to_tell_them_apart(
+    value: float, normal: float | None, limit: float | None, unit: str, said: str
+) -> None:
+    """ "22 (normal 22)" tells nobody anything, and nobody reads 1.4624e+03."""
+    assert WORDS.evidence(Evidence("speed", "speed", value, normal, limit, unit, 1.0)) == said
+
+
+def test_the_retained_alarm_is_complete_small_and_goes_with_the_alarm() -> None:
+    """Below 2 kB; emptied when the alarm is over."""
+    sent: list[tuple[str, bytes]] = []
+    notifier = MqttNotifier("demo", "gw-01", {"M-101A": MOTOR}, lambda topic, payload: sent.append((topic, payload)))
+    book, event = raised("bearing")
+    notifier.notify(event)
+    topic = f"hark/v1/demo/gw-01/M-101A/alarm/{event.alarm_id}"
+    assert sent[0][0] == topic
+    assert len(sent[0][1]) < 2000
+    message = alarm_message(event, "demo", "gw-01", MOTOR)
+    assert message["t_start"] == "2026-11-21T14:05:00Z"
+    assert message["fault"] == {
+        "code": "bearing_outer_race",
+        "words": "outer-race wear of DE bearing 6308",
+        "confidence": 0.82,
+    }
+    assert message["seen"][0]["frequency_hz"] == 73.6
+    assert {
+        "v",
+        "id",
+        "code",
+        "state",
+        "severity",
+        "site",
+        "gateway",
+        "machine",
+        "t",
+        "why",
+        "do",
+        "text",
+    } <= message.keys()
+    for last in [
+        *book.clear("M-101A", "model", ONSET_NS + MINUTE_NS),
+        *book.acknowledge(event.code, ONSET_NS + MINUTE_NS),
+    ]:
+        notifier.notify(last)
+    assert sent[1][1] != b""
+    assert sent[2] == (topic, b"")
+
+
+def test_the_shift_book_has_one_line_for_each_transition(caplog: pytest.LogCaptureFixture) -> None:
+    """New and severe ones as warnings, the rest as information."""
+    book, event = raised("bearing")
+    with caplog.at_level("INFO"):
+        for item in (event, *book.acknowledge(event.code, ONSET_NS)):
+            LogNotifier().notify(item)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert caplog.messages[0].startswith("alarm: HIGH M-101A: outer-race wear")
+
+
+def test_an_unknown_language_is_refused_with_the_way_to_add_it() -> None:
+    """A missing file must not become a message without words."""
+    with pytest.raises(LookupError, match=r"copy agent/words/en\.toml to xx\.toml"):
+        Words("xx")
