@@ -55,7 +55,7 @@ def play(root: Path, folder: Path, scenario: str, engine: str, *, quiet: bool) -
         screen = Screen(watcher, quiet)
         dataset = folder / "dataset"
         collector = stack.enter_context(
-            part("data", "collect", dataset, "--port", broker_port, "--json", folder=folder)
+            part("data", "collect", "--out", dataset, "--port", broker_port, "--json", folder=folder)
         )
         agent = stack.enter_context(part("run", site, "--root", root, "--json", folder=folder))
         online = lambda: watcher.gateway.get("state") == "online"  # noqa: E731

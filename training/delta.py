@@ -18,7 +18,10 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from agent.features import feature_set_of
+from agent.machine import load_machine_profile
 from firmware_bridge.errors import HarkError
+from firmware_bridge.roots import find_root
 from firmware_bridge.upstream import UpstreamRecord
 from training.keys import RangeSet
 from training.wire import AlarmBody, BurstBody, FeatureBody, Source, source_of, utc
@@ -27,6 +30,7 @@ TABLES = {"alarm": "alarms", "feature": "features", "burst": "bursts"}
 PARTITION = ["site", "machine", "date"]
 MAX_ATTEMPTS = 50  # other collectors may commit in between; each attempt sees what they wrote
 COMPACT_AFTER_COMMITS = 50
+MAX_UNNAMED = 1000
 
 UTC_US = pa.timestamp("us", tz="UTC")
 COMMON = [
@@ -106,6 +110,7 @@ class Dataset:
         self._held: dict[str, dict[Source, RangeSet]] = {}
         self._n_commits: dict[str, int] = dict.fromkeys(TABLES, 0)
         self._columns = _read_columns(self.folder)
+        self._unnamed: set[str] = set()  # digests that neither a record nor a profile here explains
         for stream in TABLES:
             self._load(stream)
 
@@ -188,12 +193,14 @@ class Dataset:
         """Names of a digest's columns, once per digest, beside the tables."""
         before = len(self._columns)
         for record in records:
-            names = record.body.get("columns")
-            if names and record.body["digest"] not in self._columns:
-                self._columns[record.body["digest"]] = {
-                    "machine_type": record.body.get("machine_type", ""),
-                    "columns": names,
-                }
+            digest, machine_type = record.body["digest"], record.body.get("machine_type", "")
+            if digest in self._columns or digest in self._unnamed:
+                continue
+            names = record.body.get("columns") or profile_columns(machine_type, digest)
+            if names:
+                self._columns[digest] = {"machine_type": machine_type, "columns": names}
+            elif len(self._unnamed) < MAX_UNNAMED:
+                self._unnamed.add(digest)
         if len(self._columns) > before:
             staged = self.folder / "columns.json.new"
             staged.write_text(json.dumps(self._columns, indent=1, sort_keys=True), "utf-8")
@@ -223,6 +230,17 @@ def sequences(table: DeltaTable | None, stream: str) -> dict[Source, list[int]]:
         for row in frame.to_pylist():
             found.setdefault((row["site"], row["gateway"], stream), []).append(np.asarray(row["seq_list"], np.int64))
     return {source: np.sort(np.concatenate(parts)).tolist() for source, parts in found.items()}
+
+
+def profile_columns(machine_type: str, digest: str) -> list[str]:
+    """Column names from this installation's own machine profile; empty where its digest is another one."""
+    if not machine_type:
+        return []
+    try:
+        features = feature_set_of(load_machine_profile(find_root() / "config", machine_type))
+    except HarkError:
+        return []
+    return list(features.names) if features.digest == digest else []
 
 
 def _read_columns(folder: Path) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ from agent.inference.bundle import (
     GoldenWindow,
     Manifest,
     Shapes,
+    golden_samples,
     open_bundle,
     score_disagreement,
 )
@@ -41,6 +42,7 @@ MAX_BUNDLE_BYTES = 100_000
 MAX_GOLDEN_SCORE_X = 20.0  # faulty golden scores stay within this many thresholds, where float32 resolves the tolerance
 GOLDEN_VECTORS_EACH = 8
 PERIOD_SAMPLES = 1024
+NOISE_COUNTS = 3000  # of 32000: a floor between the lines, a tenth of full scale
 
 
 class ExportRefused(HarkError):
@@ -66,11 +68,9 @@ class GoldenSource:
 
     def window(self, n_columns: int) -> GoldenWindow:
         """The same window as the agent will read it from the file; its features are not known yet."""
-        n_repeats = -(-self.n_samples // self.period.shape[1])
-        samples = np.tile(self.period.astype(np.float32) * np.float32(self.scale_m_s2), (1, n_repeats))
         return GoldenWindow(
             axes=self.axes,
-            samples=samples[:, : self.n_samples],
+            samples=golden_samples(self.period, self.scale_m_s2, self.n_samples, NOISE_COUNTS if self.axes else 0),
             sample_rate_hz=self.sample_rate_hz,
             tags=self.tags,
             nameplate=self.nameplate,
@@ -218,6 +218,7 @@ def _npz(golden: Golden, sources: Sequence[GoldenSource]) -> bytes:
             "axes": source.axes,
             "scale_m_s2": source.scale_m_s2,
             "n_samples": source.n_samples,
+            "noise_counts": NOISE_COUNTS if source.axes else 0,
             "sample_rate_hz": source.sample_rate_hz,
             "tags": source.tags,
             "nameplate": source.nameplate,

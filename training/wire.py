@@ -48,7 +48,7 @@ class FeatureBody(msgspec.Struct, frozen=True):
     state: Text
     values: list[float | None]
     present: list[bool | int]
-    machine_type: str = ""
+    machine_type: Annotated[str, Meta(pattern=r"^[a-z0-9_]{0,64}$")] = ""  # becomes part of a path
     score: float | None = None
     threshold: float | None = None
     burst_id: int | None = None

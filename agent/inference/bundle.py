@@ -36,6 +36,8 @@ MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 HASHED = ("model.onnx", "model.tflite", GOLDEN, "card.md")
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_GOLDEN_UNPACKED_BYTES = 4 << 20
+MAX_WINDOW_SAMPLES = 1 << 18
+NOISE_SEED = 20_260_101
 FEATURE_TOLERANCE = 1e-4  # relative; float32 features differ by about 1e-6 between CPUs
 SCORE_TOLERANCE = 1e-4  # share of the reference threshold; engines differ by about 1e-6
 
@@ -333,7 +335,9 @@ def read_golden(file: Path, content: bytes, n_columns: int) -> Golden:
         windows = tuple(
             GoldenWindow(
                 axes=tuple(item["axes"]),
-                samples=_periodic(arrays[f"period_{i}"], float(item["scale_m_s2"]), int(item["n_samples"])),
+                samples=golden_samples(
+                    arrays[f"period_{i}"], float(item["scale_m_s2"]), int(item["n_samples"]), int(item["noise_counts"])
+                ),
                 sample_rate_hz=float(item["sample_rate_hz"]),
                 tags=item["tags"],
                 nameplate=item["nameplate"],
@@ -382,12 +386,24 @@ def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
         return {name: loaded[name] for name in loaded.files}
 
 
-def _periodic(period: NDArray[Any], scale_m_s2: float, n_samples: int) -> F32:
-    """One stored period, repeated to the length of a window: whole seconds of signal in a few kilobytes."""
-    if period.dtype != np.int16 or period.ndim != 2 or not 0 < n_samples <= 1 << 20:
+def golden_samples(period: NDArray[Any], scale_m_s2: float, n_samples: int, noise_counts: int) -> F32:
+    """One stored period repeated to the length of a window, and hiss on top: seconds of signal in a few kilobytes.
+
+    Without the hiss a periodic signal has nothing between its lines, and a ratio of a line to its floor would be made of
+    rounding. The hiss is integers of PCG64's raw stream, which NumPy promises never to change.
+
+    Args:
+        period: shape (n_axes, n_period), int16 counts of `scale_m_s2`. noise_counts: largest count of the hiss.
+    Returns: shape (n_axes, n_samples), m/s2.
+    Raises: ValueError: not such a period, or a length that no window has.
+    """
+    if period.dtype != np.int16 or period.ndim != 2 or not period.size or not 0 < n_samples <= MAX_WINDOW_SAMPLES:
         raise ValueError(f"period of {period.dtype} {period.shape} for {n_samples} samples")
-    n_repeats = -(-n_samples // period.shape[1])
-    return np.tile(period.astype(np.float32) * np.float32(scale_m_s2), (1, n_repeats))[:, :n_samples]
+    n_axes, n_period = period.shape
+    counts = np.tile(period.astype(np.int64), (1, -(-n_samples // n_period)))[:, :n_samples]
+    raw = np.random.PCG64(NOISE_SEED).random_raw(n_axes * n_samples).reshape(n_axes, n_samples)
+    noise = (raw % np.uint64(2 * max(noise_counts, 0) + 1)).astype(np.int64) - max(noise_counts, 0)
+    return np.asarray((counts + noise) * scale_m_s2, np.float32)
 
 
 def _check_features(path: Path, manifest: Manifest, golden: Golden, compute_features: ComputeFeatures) -> None:

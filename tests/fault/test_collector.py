@@ -200,6 +200,7 @@ def test_a_dataset_reads_as_it_was_sent(tmp_path: Path) -> None:
         lambda topic, payload: (topic, payload.replace(b'"present":[1,0,1]', b'"present":[1]')),
         lambda topic, payload: (topic, payload.replace(b'"digest"', b'"digset"')),
         lambda topic, payload: (topic, payload.replace(b"1790000010000000000", b"9000000000000000000")),
+        lambda topic, payload: (topic, payload.replace(b'"motor"', b'"../motor"')),
         lambda topic, payload: ("hark/v1/plant/gw-01/status", payload),
     ],
 )

@@ -69,10 +69,10 @@ def test_story(story):
 
 
 def test_a_machine_stated_to_run_runs_where_nothing_tells():
-    """A pump loop without speed or power: bin 0 at once. Should a sensor tell after all, it is believed instead."""
+    """A pump loop without speed or power: bin 0 after a start's time. Should a sensor tell after all, it is believed."""
     tracker = StateTracker(RULE, assume_running=True)
-    assert keys(tracker, (5, NAN, NAN)) == ["running:0"]
-    assert keys(tracker, (5, NAN, 0.0), start_s=5)[-1] == "off"
+    assert keys(tracker, (70, NAN, NAN)) == ["starting", "running:0"]
+    assert keys(tracker, (5, NAN, 0.0), start_s=70)[-1] == "off"
 
 
 def test_without_rated_power_the_highest_seen_is_the_measure():

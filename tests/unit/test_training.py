@@ -50,6 +50,8 @@ def test_vectors_within_an_alarm_are_not_healthy(kind: Kind, tmp_path: Path) -> 
     assert [len(windows) for windows in data.suspect] == [20]
     assert dict(data.skipped) == {"another type": 1, "another digest": 1, "not running": 1}
     assert data.youngest_utc == iso(99)
+    named = json.loads((tmp_path / "columns.json").read_text())
+    assert named[kind.features.digest]["columns"] == list(kind.features.names)
 
 
 def test_an_alarm_without_an_end_stands_for_ever(kind: Kind) -> None:
