@@ -147,5 +147,5 @@ def _upstream(site: Site) -> Iterator[Finding]:
         return
     says = f"{upstream.host}:{upstream.port} reached"
     if upstream.confirm == "broker":
-        says += '; confirm = "broker": a record counts as delivered when the broker has taken it, which a broker\'s power cut can undo'
+        says += "; delivered means taken by the broker, which its power cut can undo (confirm = 'collector' is safer)"
     yield Finding("upstream", True, says)

@@ -132,9 +132,10 @@ def _print_replay(recording: Path, events: list[AlarmEvent], pipeline: Pipeline)
 
 def _ledger_lines(ledger: dict[str, Any]) -> str:
     records, latency = ledger["records"], ledger["latency_ms"]
+    waiting = ledger["outbox"]["pending"] + ledger["outbox"]["published"]
     lines = [
-        f"records produced {records['produced']}, stored {records['stored']}, waiting {ledger['outbox']['pending'] + ledger['outbox']['published']}",
-        f"sensor to committed record: p50 {latency['p50']} ms, p99 {latency['p99']} ms, budget {latency['budget']:.0f} ms",
+        f"records produced {records['produced']}, stored {records['stored']}, waiting {waiting}",
+        f"sensor to committed alarm: p50 {latency['p50']} ms, p99 {latency['p99']} ms, budget {latency['budget']:.0f} ms",
         f"memory {ledger['rss_mib']} MiB",
     ]
     lines += [f"dropped or counted: {name} {count}" for name, count in sorted(ledger["drops"].items())]

@@ -15,7 +15,7 @@ from typing import Any
 from agent.baseline import Baseline
 from agent.budget import LatencyBudget
 from agent.config import Site, sensors_of
-from agent.decision.alarm import AlarmBook, Condition, StandingAlarm, State
+from agent.decision.alarm import AlarmBook, Condition, StandingAlarm, State, clear_cause
 from agent.decision.sensorwatch import SEVERITY, SensorChange, SensorWatch, TagView
 from agent.decision.threshold import Change
 from agent.diagnosis import Diagnosis
@@ -204,7 +204,8 @@ class Pipeline:
         """Trackers take up what stood before a restart, so that its end is seen and its begin not told twice."""
         if not alarm.standing or alarm.event.machine not in self.watches:
             return
-        self.watches[alarm.event.machine].hold(alarm.event.condition, alarm.event.onset_utc_ns)
+        cause = clear_cause(alarm.event.explanation)
+        self.watches[alarm.event.machine].hold(alarm.event.condition, alarm.event.onset_utc_ns, cause)
         self._sensor_watch.hold(alarm.event.condition, alarm.event.onset_utc_ns)
 
     def standing(self) -> tuple[StandingAlarm, ...]:

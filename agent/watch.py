@@ -110,7 +110,8 @@ class MachineWatch:
         self._smoothed_ns = 0
         self._cadence = Cadence()
         self._decided_ns: int | None = None
-        self._fault_said = ""
+        self._told: set[str] = set()  # causes that the standing alarm has named
+        self._candidate, self._n_candidate = "", 0
         self.state = OperatingState(Mode.UNKNOWN)
         self.last_score: Score | None = None
         self.last_values: dict[str, float] = {}
@@ -280,20 +281,24 @@ class MachineWatch:
         excess = score.value - score.threshold if score is not None else None
         change = self._tracker.step(excess, monotonic_ns, vector.utc_ns)
         if change is Change.CLEARED:
-            self._fault_said = ""
+            self._told.clear()
             found.ended.append(MODEL_CONDITION)
-        elif score is not None and (change is Change.RAISED or self._has_become_clear(vector, score)):
+        elif score is not None and (change is Change.RAISED or self._shows_another_cause(vector, score)):
             self._raise_model(vector, score, found)
 
-    def _has_become_clear(self, vector: FeatureVector, score: Score) -> bool:
-        """A standing alarm whose cause was unclear and is not any more is told again, once."""
-        if not self._tracker.standing or self._fault_said or score.value <= score.threshold:
+    def _shows_another_cause(self, vector: FeatureVector, score: Score) -> bool:
+        """A standing alarm is told again when a clear cause that it has not named yet leads in k decisions in a row."""
+        if not self._tracker.standing or score.value <= score.threshold:
             return False
-        return bool(self._explain(vector, score).clear_cause)
+        cause = self._explain(vector, score).clear_cause
+        self._n_candidate = self._n_candidate + 1 if cause == self._candidate else 1
+        self._candidate = cause
+        return cause != "" and cause not in self._told and self._n_candidate >= self._decision.k
 
     def _raise_model(self, vector: FeatureVector, score: Score, found: Findings) -> None:
         explained = self._explain(vector, score)
-        self._fault_said = explained.clear_cause
+        if explained.clear_cause:
+            self._told.add(explained.clear_cause)
         condition = Condition(
             machine=self.machine.tag,
             name=MODEL_CONDITION,
@@ -357,10 +362,11 @@ class MachineWatch:
             column.channel: normal for column, normal in columns if column.channel != "burst" and math.isfinite(normal)
         }
 
-    def hold(self, condition: str, onset_utc_ns: int) -> None:
-        """Take up a condition that stood before a restart."""
+    def hold(self, condition: str, onset_utc_ns: int, cause: str) -> None:
+        """Take up a condition that stood before a restart, and what it was called."""
         if condition == MODEL_CONDITION:
             self._tracker.hold(onset_utc_ns)
+            self._told.add(cause)
         elif condition.startswith("limit:"):
             self._limits.hold(condition.removeprefix("limit:"), onset_utc_ns)
 

@@ -60,7 +60,8 @@ def simulate(  # a verb's options are its parameters
         while not stop.is_set() and (left_s := clock.until_s(length_s)) > 0.0:
             stop.wait(min(left_s, 1.0))
         served_s = clock.t_s()
-    print(_ledger(found.title, served_s, servers, publisher, json_))
+        started_utc_ns = clock.utc_ns(0.0)
+    print(_ledger(found.title, started_utc_ns, served_s, servers, publisher, json_))
     return 0
 
 
@@ -78,11 +79,17 @@ def _stop_on_signals(stack: ExitStack) -> threading.Event:
 
 
 def _ledger(
-    title: str, served_s: float, servers: dict[str, ModbusServer], publisher: BurstPublisher | None, as_json: bool
+    title: str,
+    started_utc_ns: int,
+    served_s: float,
+    servers: dict[str, ModbusServer],
+    publisher: BurstPublisher | None,
+    as_json: bool,
 ) -> str:
     """What was asked and what was sent."""
     told: dict[str, Any] = {
         "scenario": title,
+        "started_utc_ns": started_utc_ns,
         "served_s": round(served_s, 1),
         "modbus": {name: {"port": server.port, **asdict(server.ledger)} for name, server in servers.items()},
         "bursts": asdict(publisher.ledger) if publisher else None,

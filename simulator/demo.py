@@ -19,7 +19,17 @@ from typing import Annotated, Any
 import typer
 
 from firmware_bridge.roots import find_root
-from simulator.stage import STOP_TIMEOUT_S, PartFailed, Watcher, embedded_broker, free_ports, part, site_with_ports
+from simulator.scenario import load_scenario
+from simulator.stage import (
+    STOP_TIMEOUT_S,
+    PartFailed,
+    Watcher,
+    answer,
+    embedded_broker,
+    free_ports,
+    part,
+    site_with_ports,
+)
 
 SCENARIO = "demo"
 TABLE_INTERVAL_S = 1.0
@@ -55,32 +65,40 @@ def play(root: Path, folder: Path, scenario: str, engine: str, *, quiet: bool) -
         screen = Screen(watcher, quiet)
         dataset = folder / "dataset"
         collector = stack.enter_context(
-            part("data", "collect", "--out", dataset, "--port", broker_port, "--json", folder=folder)
+            part("data", "collect", dataset, "--port", broker_port, "--mqtt", "3.1.1", "--json", folder=folder)
         )
         agent = stack.enter_context(part("run", site, "--root", root, "--json", folder=folder))
         online = lambda: watcher.gateway.get("state") == "online"  # noqa: E731
         watcher.wait(online, STOP_TIMEOUT_S, "the agent to come online", agent, collector)
+        length_s = _length_s(root, scenario)
         plant = stack.enter_context(
             part(
                 *("simulate", scenario, "--root", root, "--modbus-port", modbus_port, "--mqtt-port", broker_port),
-                *("--truth", folder / "truth.jsonl", "--json"),
+                *("--truth", folder / "truth.jsonl", "--duration", length_s + 2 * STOP_TIMEOUT_S, "--json"),
                 folder=folder,
             )
         )
-        while plant.process.poll() is None:
-            agent.check()
-            collector.check()
+        plant_started = time.monotonic()
+        while time.monotonic() - plant_started < length_s:
+            for one in (agent, collector, plant):
+                one.check()
             screen.draw(time.monotonic() - started)
-        plant_ledger = plant.finish()
         asked_ns = time.time_ns()
         drained = lambda: watcher.gateway.get("waiting") == 0 and watcher.gateway["utc_ns"] > asked_ns  # noqa: E731
         with suppress(PartFailed):  # the ledgers say what is missing
             watcher.wait(drained, STOP_TIMEOUT_S, "the outbox to empty", agent, collector)
         agent_ledger = agent.finish()
-        collector_ledger = collector.finish()
+        plant_ledger = plant.finish()
+        collector.finish()
+        dataset_ledger = answer("data", "check", dataset)
     events = [_flat(event) for event in watcher.events]
     truth = [json.loads(line) for line in (folder / "truth.jsonl").read_text().splitlines()]
-    return summarize(events, truth, plant_ledger, agent_ledger, collector_ledger)
+    return summarize(events, truth, plant_ledger, agent_ledger, dataset_ledger)
+
+
+def _length_s(root: Path, scenario: str) -> float:
+    """How long the scenario's story is."""
+    return load_scenario(scenario, root).duration_s
 
 
 # ------------------------------------------------------------------------------------------------ what came of it
@@ -89,7 +107,7 @@ def summarize(
     truth: list[dict[str, Any]],
     plant: dict[str, Any],
     agent: dict[str, Any],
-    collector: dict[str, Any],
+    dataset: dict[str, Any],
 ) -> dict[str, Any]:
     """Alarms against ground truth, and the ledgers against each other.
 
@@ -123,9 +141,9 @@ def summarize(
     records = {
         "produced": agent["records"]["produced"],
         "stored": agent["records"]["stored"],
-        "upstream": collector["keys"],
-        "lost": agent["records"]["produced"] - collector["keys"],
-        "duplicated": collector["rows"] - collector["keys"],
+        "upstream": dataset["records"],
+        "lost": agent["records"]["produced"] - dataset["records"],
+        "duplicated": dataset["duplicates"],
     }
     bursts = {"sent": sum(plant["bursts"]["published"].values()), "windowed": agent["windows"]}
     missed = sorted(f"{machine}: {fault}" for machine, fault in onset_s.keys() - found)

@@ -178,8 +178,8 @@ class ModbusServer:
                 if answer is not None:
                     writer.write(MBAP.pack(transaction, 0, len(answer) + 1, unit) + answer)
                     await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            return  # the peer went, or the server stops: nobody is left to answer
         finally:
             self._writers.discard(writer)
             writer.close()

@@ -80,6 +80,18 @@ def part(*words: object, folder: Path) -> Iterator[Part]:
             process.stdout.close()
 
 
+def answer(*words: object) -> dict[str, Any]:
+    """What one `hark` verb prints with --json; exit code 1 (problem found) is an answer too.
+
+    Raises: PartFailed: any other exit code.
+    """
+    command = [sys.executable, "-m", "agent", *map(str, words), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1) or not done.stdout:
+        raise PartFailed(f"hark {words[0]} ended with exit code {done.returncode}\n{done.stderr[-1500:]}")
+    return dict(json.loads(done.stdout))
+
+
 class Watcher:
     """What anybody sees who subscribes to the broker: gateways' status, machines' states, alarm events, each once by key."""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -114,6 +114,7 @@ class Address:
     ca_file: str | None = None
     client_id: str = ""
     group: str = "hark-collect"
+    version: Literal["5", "3.1.1"] = "5"  # an old broker: one collector alone, it does not know shared subscriptions
 
 
 class Subscription:
@@ -124,14 +125,20 @@ class Subscription:
 
     def __init__(self, address: Address, site: str, max_queue: int = 2000) -> None:
         self._address = address
-        self._filters = [f"$share/{address.group}/hark/v1/{site}/+/+/{kind}" for kind in KINDS]
+        self._newest = address.version == "5"
+        share = f"$share/{address.group}/" if self._newest else ""
+        self._filters = [f"{share}hark/v1/{site}/+/+/{kind}" for kind in KINDS]
         self.inbox: queue.Queue[tuple[int, Any]] = queue.Queue(max_queue)
         self.subscribed = threading.Event()
         self.dropped = 0
         self._epoch = 0
         self._refused = ""
         self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=address.client_id, protocol=mqtt.MQTTv5, manual_ack=True
+            CallbackAPIVersion.VERSION2,
+            client_id=address.client_id,
+            protocol=mqtt.MQTTv5 if self._newest else mqtt.MQTTv311,
+            clean_session=None if self._newest else False,
+            manual_ack=True,
         )
         if address.username:
             self._client.username_pw_set(address.username, address.password)
@@ -144,14 +151,15 @@ class Subscription:
 
     def start(self) -> None:
         """Connect and subscribe. Raises: SourceLost: broker not reached, or it refuses."""
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_EXPIRY_S
-        properties.MaximumPacketSize = MAX_RECORD_BYTES + 1024
+        options: dict[str, Any] = {}
+        if self._newest:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = SESSION_EXPIRY_S
+            properties.MaximumPacketSize = MAX_RECORD_BYTES + 1024
+            options = {"clean_start": False, "properties": properties}
         where = f"{self._address.host}:{self._address.port}"
         try:
-            self._client.connect(
-                self._address.host, self._address.port, keepalive=30, clean_start=False, properties=properties
-            )
+            self._client.connect(self._address.host, self._address.port, keepalive=30, **options)
         except OSError as error:
             raise SourceLost(
                 f"upstream broker {where} not reached ({error}); check host, port and that it runs"
@@ -183,7 +191,11 @@ class Subscription:
             self._refused = str(reason)
             return
         self._epoch += 1
-        client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._filters])
+        client.subscribe(
+            [(topic, SubscribeOptions(qos=1)) for topic in self._filters]
+            if self._newest
+            else [(topic, 1) for topic in self._filters]
+        )
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: Any) -> None:
         try:

@@ -6,6 +6,7 @@ import json as jsonlib
 import signal
 import sys
 import threading
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="one JSON object instead of
 
 data = typer.Typer(help="the dataset: collect it from the upstream broker, check it", add_completion=False)
 model = typer.Typer(help="model bundles: verify one", add_completion=False)
+
+
+class MqttVersion(StrEnum):
+    """Of the broker's protocol."""
+
+    V5 = "5"
+    V311 = "3.1.1"
 
 
 class UsageError(HarkError):
@@ -97,13 +105,14 @@ def evaluate(
 
 @data.command()
 def collect(
-    out: Annotated[Path, typer.Option(help="the dataset's folder")],
+    out: Annotated[Path, typer.Argument(help="the dataset's folder")],
     host: Annotated[str, typer.Option(help="upstream broker")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 1883,
     site: Annotated[str, typer.Option(help="one site, or + for all")] = "+",
     username: Annotated[str | None, typer.Option()] = None,
     password_file: Annotated[Path | None, typer.Option(help="file whose first line is the password")] = None,
     ca_file: Annotated[str | None, typer.Option(help="certificate authority, turns TLS on")] = None,
+    mqtt: Annotated[MqttVersion, typer.Option(help="3.1.1 for a broker that knows no MQTT 5")] = MqttVersion.V5,
     client_id: Annotated[str | None, typer.Option(help="the session's name; by default from --out and --site")] = None,
     flush_interval_s: Annotated[float, typer.Option(min=0.05)] = 1.0,
     flush_records: Annotated[int, typer.Option(min=1, max=10_000)] = 500,
@@ -120,6 +129,7 @@ def collect(
         password=_first_line(password_file),
         ca_file=ca_file,
         client_id=client_id or default_client_id(out, site),
+        version=mqtt.value,
     )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

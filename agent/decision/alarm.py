@@ -32,7 +32,7 @@ class Trigger(StrEnum):
     RAISE = "raise"
     CLEAR = "clear"
     ACKNOWLEDGE = "acknowledge"
-    ESCALATE = "escalate"  # the condition stands and its severity rose
+    ESCALATE = "escalate"  # the condition stands and its severity rose, or its cause has become clear or another
     SHELVE = "shelve"
     SUPPRESS = "suppress"
     REMOVE = "remove"
@@ -121,14 +121,14 @@ class AlarmBook:
         if alarm is None:
             return self._move(StandingAlarm(self._first_event(condition), standing=True), Trigger.RAISE, utc_ns)
         rose = RANK[condition.severity] > RANK[alarm.event.severity]
-        told = clear_cause(condition.explanation) if not clear_cause(alarm.event.explanation) else ""
+        cause = clear_cause(condition.explanation)
+        is_news = cause != "" and cause != clear_cause(alarm.event.explanation)
         if alarm.event.state in HELD:
             return self._raise_held(alarm, condition, rose, utc_ns)
         if not alarm.standing:
-            return self._move(
-                replace(alarm, event=_retold(alarm.event, condition), standing=True), Trigger.RAISE, utc_ns
-            )
-        if rose or told:
+            again = replace(_retold(alarm.event, condition), onset_utc_ns=condition.onset_utc_ns)
+            return self._move(replace(alarm, event=again, standing=True), Trigger.RAISE, utc_ns)
+        if rose or is_news:
             return self._move(replace(alarm, event=_retold(alarm.event, condition)), Trigger.ESCALATE, utc_ns)
         return []
 

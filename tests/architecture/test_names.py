@@ -9,8 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TOML_NUMBER = re.compile(r"^([a-z][a-z0-9_]*)\s*=\s*-?[\d.]+\s*(?:#.*)?$")
 # counts, ratios, identities and enumerations carry no unit
 NO_UNIT = {
-    "port", "unit_id", "k", "m", "seed", "address", "address_base", "function", "max_registers", "scale", "offset", "above", "below",
-    "deadband", "below_normal_ratio", "learn_windows", "learn_rows", "vanes", "false_alarms_per_machine_month", "buffer_mib", "scale_floor",
+    "port", "unit_id", "k", "m", "seed", "address", "address_base",
+    "function", "max_registers", "scale", "offset", "above", "below", "deadband",
+    "below_normal_ratio", "learn_windows", "learn_rows", "vanes", "false_alarms_per_machine_month", "buffer_mib", "scale_floor",
     "severity", "peak", "index", "version", "spread", "speed", "threshold_factor",
 }  # fmt: skip
 

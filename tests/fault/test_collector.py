@@ -331,7 +331,7 @@ def test_what_arrives_while_the_collector_is_away_waits_for_it(broker: Any, tmp_
 
 def test_the_command_stops_cleanly_on_sigterm_with_its_ledger(broker: Any, tmp_path: Path) -> None:
     """What was taken is committed before it goes, and one JSON object says what happened."""
-    command = [sys.executable, "-m", "agent", "data", "collect", "--out", str(tmp_path), "--json"]
+    command = [sys.executable, "-m", "agent", "data", "collect", str(tmp_path), "--json"]
     process = subprocess.Popen(
         [*command, "--port", str(broker.port), "--client-id", "collector-under-test"], stdout=subprocess.PIPE, text=True
     )
