@@ -19,6 +19,7 @@ from agent.vocabulary import F32, F64, FeatureVector, Mask
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation for a normal distribution
 LOG_FLOOR = 1e-9  # below every sensor's noise; keeps a dead channel's logarithm finite
 REFERENCE_QUANTILE = 0.95
+REFERENCE_FLOOR_SHARE = 0.5
 Z_LIMIT = 1e4  # far beyond any alarm; keeps float32 squares finite
 
 
@@ -30,12 +31,20 @@ def transformed(values: F32 | F64, transforms: Sequence[str]) -> F64:
         return np.where(is_log, np.log(np.maximum(np.abs(table), LOG_FLOOR)), table)
 
 
-def reference_score(scores: F64) -> float:
+def reference_score(scores: F64, floor: float = 0.0) -> float:
     """The upper normal score, of which thresholds are multiples: 95th percentile of the learning windows' scores.
 
     The percentile and not the median, because a machine that wanders while it is healthy brings its wander with it.
     """
-    return float(np.quantile(np.asarray(scores, dtype=np.float64), REFERENCE_QUANTILE))
+    return max(floor, float(np.quantile(np.asarray(scores, dtype=np.float64), REFERENCE_QUANTILE)))
+
+
+def reference_floor(healthy_contributions: Sequence[float], present: Mask) -> float:
+    """The least upper normal score that is believed: half of what healthy machines of this kind score on these columns.
+
+    A machine that was learned in a quiet minute would otherwise have a threshold of nothing, and alarm on its next breath.
+    """
+    return REFERENCE_FLOOR_SHARE * float(np.asarray(healthy_contributions, dtype=np.float64)[present].sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

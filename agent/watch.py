@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.baseline import Baseline, Learner, reference_score
+from agent.baseline import Baseline, Learner, reference_floor, reference_score
 from agent.budget import LatencyBudget, Level
 from agent.config import DecisionSection, Machine
 from agent.decision.alarm import Condition
@@ -267,7 +267,8 @@ class MachineWatch:
             previous_ns = vector.arrived_monotonic_ns
             scores.append(float(contributions.sum()))
         self._smoothed, self._smoothed_ns = smoothed, previous_ns
-        return reference_score(np.asarray(scores))
+        floor = reference_floor(self.bundle.manifest.healthy_contributions, np.isfinite(baseline.location))
+        return reference_score(np.asarray(scores), floor)
 
     def _is_sick(self, vector: FeatureVector) -> bool:
         """Zone C or D may not become normal: the limit alarm stands, and nothing is learned."""

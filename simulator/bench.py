@@ -113,7 +113,8 @@ def _live(root: Path, seconds: float, engine: str) -> dict[str, Any]:
 
 def _all_learned(watcher: Watcher) -> bool:
     states = list(watcher.states.values())
-    return len(states) == 2 * N_SETS and not any(state["watch"].startswith("learning") for state in states)
+    learned = [state for state in states if state["state"] == "running" and not state["watch"].startswith("learning")]
+    return len(learned) == 2 * N_SETS
 
 
 def _measure(agent: Part, seconds: float) -> None:
@@ -179,7 +180,7 @@ def _site() -> str:
 
 def _scenario() -> str:
     """The plant that fits `_site`, healthy for an hour."""
-    lines = ["title = 'bench'\nseed = 7\nduration_s = 3600"]
+    lines = ["title = 'bench'\nsite = 'bench'\nseed = 7\nduration_s = 3600"]
     for i in range(N_SETS):
         lines.append(f"[[sets]]\nname = 's{i}'\nmotor = 'M-{i}'\npump = 'P-{i}'\nseed = {i}")
         lines += [

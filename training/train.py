@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.baseline import Baseline, reference_score
+from agent.baseline import Baseline, reference_floor, reference_score
 from agent.decision.threshold import Tail, fit_tail, probability_per_decision
 from agent.features import FeatureSet, feature_set_of
 from agent.inference.bundle import FORMAT, Manifest, Metric, Provenance, Shapes, StateBaseline
@@ -118,9 +118,10 @@ class Learned:
     learning: tuple[F32, F32]
     later: tuple[F32, F32]
 
-    def referenced(self, graph: Graph) -> tuple[float, F64]:
+    def referenced(self, graph: Graph, typical: Sequence[float]) -> tuple[float, F64]:
         """Reference score of the learning windows, and the later scores as multiples of it."""
-        reference = reference_score(scores_of(graph, self.learning))
+        floor = reference_floor(typical, np.isfinite(self.baseline.location))
+        reference = reference_score(scores_of(graph, self.learning), floor)
         return reference, scores_of(graph, self.later) / reference
 
 
@@ -141,6 +142,15 @@ def refer(kind: Kind, baseline: Baseline, windows: Windows) -> tuple[F32, F32]:
 def scores_of(graph: Graph, vectors: tuple[F32, F32]) -> F64:
     """Scores by the reference arithmetic. Shape (n_windows,)."""
     return graph.evaluate({"z": vectors[0], "mask": vectors[1]})["score"][:, 0]
+
+
+def healthy_contributions(graph: Graph, pool: Sequence[tuple[F32, F32]]) -> tuple[float, ...]:
+    """What each column adds to a healthy score on average; a column never seen, what one deviation of its own would add."""
+    z, mask = np.concatenate([z for z, _ in pool]), np.concatenate([m for _, m in pool])
+    seen = graph.evaluate({"z": z, "mask": mask})["contributions"].sum(axis=0) / np.maximum(mask.sum(axis=0), 1)
+    alone = np.eye(z.shape[1], dtype=np.float32)
+    unseen = graph.evaluate({"z": alone, "mask": alone})["score"][:, 0]
+    return tuple(_rounded(value) for value in np.where(mask.any(axis=0), seen, unseen).tolist())
 
 
 def fit_graph(kind: Kind, family: str, pool: Sequence[tuple[F32, F32]]) -> tuple[Graph, dict[str, Any]]:
@@ -169,7 +179,8 @@ def train_generic(root: Path, machine_type: Literal["motor", "pump"], out: Path,
     learned = [learn(kind, machine.windows(range(n_windows)), recipe.learn_windows) for machine in machines]
     first_check = recipe.n_fit + recipe.n_tail
     graph, settings = fit_graph(kind, recipe.family, [one.later for one in learned[: recipe.n_fit]])
-    referenced = [one.referenced(graph) for one in learned[recipe.n_fit :]]
+    typical = healthy_contributions(graph, [one.later for one in learned[: recipe.n_fit]])
+    referenced = [one.referenced(graph, typical) for one in learned[recipe.n_fit :]]
     on_tail, on_check = referenced[: recipe.n_tail], referenced[recipe.n_tail :]
     tail = rounded_tail(fit_tail(np.concatenate([ratios for _, ratios in on_tail])))
     threshold_x = tail.quantile(recipe.window_probability)
@@ -193,6 +204,7 @@ def train_generic(root: Path, machine_type: Literal["motor", "pump"], out: Path,
         kind,
         recipe,
         tail=tail,
+        healthy_contributions=typical,
         reference_threshold=_rounded(float(np.median([reference for reference, _ in on_tail])) * threshold_x),
         metrics=(*_healthy_metrics(on_check, threshold_x), *judged.metrics),
         provenance=_provenance("simulator", simulated_version(), recipe, settings, (*CODE, "simulator")),
@@ -301,7 +313,8 @@ def train_site(root: Path, folder: Path, machine_type: str, out: Path, recipe: R
     halves = [_halved(one) for one in learned]
     graph, settings = fit_graph(kind, recipe.family, [early for early, _ in halves])
     late = [replace(one, later=last) for one, (_, last) in zip(learned, halves, strict=True)]
-    referenced = [one.referenced(graph) for one in late]
+    typical = healthy_contributions(graph, [early for early, _ in halves])
+    referenced = [one.referenced(graph, typical) for one in late]
     tail = rounded_tail(fit_tail(_flat(ratios for _, ratios in referenced)))
     threshold_x = tail.quantile(recipe.window_probability)
     settings |= {
@@ -312,6 +325,7 @@ def train_site(root: Path, folder: Path, machine_type: str, out: Path, recipe: R
         kind,
         recipe,
         tail=tail,
+        healthy_contributions=typical,
         reference_threshold=_rounded(float(np.median([reference for reference, _ in referenced])) * threshold_x),
         metrics=(*_healthy_metrics(referenced, threshold_x), *_data_metrics(data)),
         provenance=_provenance(f"dataset of {machine_type} vectors", data.version, recipe, settings, CODE),

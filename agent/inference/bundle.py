@@ -124,6 +124,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, Sha256]
     tensors_sha256: Sha256
     tail: Tail
+    healthy_contributions: tuple[Annotated[float, Meta(ge=0)], ...]  # mean over healthy windows, by column
     k: Annotated[int, Meta(ge=1)]
     m: Annotated[int, Meta(ge=1)]
     learn_windows: Annotated[int, Meta(ge=1)]
