@@ -33,7 +33,8 @@ from agent.notifiers.mqtt import MqttNotifier
 from agent.pipeline import Outcome, Pipeline
 from agent.store import Store, StoredRecord
 from agent.store_thread import StoreThread
-from firmware_bridge.errors import SourceLost
+from firmware_bridge.checked import key_line
+from firmware_bridge.errors import ConfigError, Problem, RecordingError, SourceLost
 from firmware_bridge.measurement import Block, Measurement, Waveform
 from firmware_bridge.source import Source, open_source
 from firmware_bridge.upstream import topic_status
@@ -176,6 +177,9 @@ class App:
                 lost_said = True
                 self._stop.wait(delay_s * random.uniform(0.5, 1.0))
                 delay_s = min(2 * delay_s, SOURCE_RETRY_S[1])
+            except RecordingError as broken:
+                log.error("source ended: source=%s cause=%s", source.name, broken)
+                return
 
     def _run_pipeline(self) -> None:
         """Measurements to records; once a second a look at what did not come, the level of work, and the states."""
@@ -318,22 +322,48 @@ def load_baselines(store: Store) -> Mapping[tuple[str, str], Baseline]:
 
 
 def upstream_of(site: Site, section: UpstreamSection) -> Upstream:
-    """Where the records go, and who we are there."""
+    """Where the records go, and who we are there.
+
+    Raises: ConfigError: a password or certificate file that cannot be read.
+    """
     return Upstream(
         host=section.host,
         port=section.port,
         site=site.config.site.name,
         gateway=site.config.site.gateway,
         username=section.username,
-        password=_secret(section.password_file),
+        password=_secret(site, section),
         version=section.version,
-        tls=ssl.create_default_context(cafile=section.ca_file) if section.ca_file else None,
+        tls=_tls(site, section),
     )
 
 
-def _secret(path: str | None) -> str | None:
+def _secret(site: Site, section: UpstreamSection) -> str | None:
     """A password from its file, which holds nothing else."""
-    return Path(path).read_text("utf-8").strip() if path else None
+    if section.password_file is None:
+        return None
+    try:
+        return Path(section.password_file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not text in UTF-8"
+        raise _unreadable(site, "password_file", section.password_file, f"cannot be read ({why})") from None
+
+
+def _tls(site: Site, section: UpstreamSection) -> ssl.SSLContext | None:
+    """Encryption that trusts the site's own authority."""
+    if section.ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=section.ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        why = error.strerror or "no certificate in it"
+        raise _unreadable(site, "ca_file", section.ca_file, f"is no file of certificates ({why})") from None
+
+
+def _unreadable(site: Site, name: str, path: str, what: str) -> ConfigError:
+    key = f"upstream.{name}"
+    text = f"{what}; write the path of a file that the user who runs hark can read"
+    return ConfigError(site.path, [Problem(key_line(site.path, key), f'{key} = "{path}"', text)])
 
 
 def rss_mib() -> float:

@@ -10,18 +10,26 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from agent.app import open_bundle_for
+import msgspec
+
+from agent.app import open_bundle_for, upstream_of
 from agent.clock import SystemClock
 from agent.config import Site
 from firmware_bridge.errors import HarkError
 from firmware_bridge.measurement import Block, Quality
-from firmware_bridge.source import open_source
+from firmware_bridge.source import AnySpec, MqttSpec, open_source
 
 FIRST_ANSWER_S = 3.0
 CONNECT_S = 2.0
+REMEDIES = (
+    (Quality.BAD_RANGE, "impossible values; check word order and scale in the device file"),
+    (Quality.BAD_SENTINEL, "the device says it has no value; check that it is on and its own sensor is connected"),
+    (Quality.BAD, "the device marks its value as bad; look at its own display"),
+    (Quality.BAD_COMM, "these registers are not answered; check the device file against the device"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ def _models(site: Site) -> Iterator[Finding]:
         try:
             bundle = open_bundle_for(machine, site.config.site.engine)
         except HarkError as error:
-            yield Finding(what, False, str(error), error.exit_code)
+            yield Finding(what, False, _one_line(error), error.exit_code)
         else:
             yield Finding(what, True, f"{bundle.label}, self-test passed on {bundle.runtime.engine}")
 
@@ -80,24 +88,25 @@ def _data_dir(site: Site) -> Finding:
 
 
 def _source(site: Site, position: int, name: str) -> Iterator[Finding]:
-    """Opens a source and waits for the first block of each of its polled sensors."""
+    """Opens a source and waits for its connection and the first block of each of its polled sensors."""
+    # A name of its own towards a broker: under the running agent's name it would take over that one's session and bursts.
+    context = site.context(position, SystemClock())
+    context = replace(context, gateway=f"{context.gateway}-check")
     try:
-        source = open_source(site.config.sources[position], site.context(position, SystemClock()))
+        source = open_source(_for_a_look(site.config.sources[position]), context)
     except HarkError as error:
-        yield Finding(f"source {name}", False, str(error), error.exit_code)
+        yield _lost(name, error)
         return
     heard: dict[str, Block] = {}
     expected = {channel.sensor for channel in source.channels}
     deadline = time.monotonic() + FIRST_ANSWER_S
     try:
-        while time.monotonic() < deadline and (expected - heard.keys() or not expected):
+        while time.monotonic() < deadline and (expected - heard.keys() or not source.counters.get("connects", 1)):
             for item in source.read(timeout_s=0.5):
                 if isinstance(item, Block) and len(item.channels):
                     heard.setdefault(site.channels[int(item.channels[0])].sensor, item)
-            if not expected:
-                break
     except HarkError as error:
-        yield Finding(f"source {name}", False, str(error), error.exit_code)
+        yield _lost(name, error)
         return
     finally:
         source.close()
@@ -105,6 +114,22 @@ def _source(site: Site, position: int, name: str) -> Iterator[Finding]:
         yield Finding(f"source {name}", True, "broker reached and subscribed; bursts come when the sensors send")
     for sensor in sorted(expected):
         yield _sensor(site, sensor, heard.get(sensor))
+
+
+def _one_line(error: HarkError) -> str:
+    """A problem inside a file keeps its line and key, and becomes part of one finding."""
+    return " ".join(str(error).split())
+
+
+def _for_a_look(spec: AnySpec) -> AnySpec:
+    """A broker that is not there shows itself before the look ends, and one that is keeps nothing for us afterwards."""
+    if not isinstance(spec, MqttSpec):
+        return spec
+    return msgspec.structs.replace(spec, timeout_s=min(spec.timeout_s, 0.8 * FIRST_ANSWER_S), session_expiry_s=0)
+
+
+def _lost(name: str, error: HarkError) -> Finding:
+    return Finding(f"source {name}", False, _one_line(error).removeprefix(f"{name}: "), error.exit_code)
 
 
 def _sensor(site: Site, sensor: str, block: Block | None) -> Finding:
@@ -115,25 +140,32 @@ def _sensor(site: Site, sensor: str, block: Block | None) -> Finding:
         (site.channels[int(c)].point, float(v), Quality(int(q)))
         for c, v, q in zip(block.channels, block.values, block.quality, strict=True)
     ]
-    bad = [f"{point} {quality.name}" for point, _, quality in named if quality >= Quality.BAD]
     if all(quality is Quality.BAD_COMM for _, _, quality in named):
         return Finding(
             what, False, "the gateway answers, this unit does not; check the unit id on its label, power and wiring", 3
         )
     good = ", ".join(f"{point} {value:.4g}" for point, value, _ in named if math.isfinite(value))
+    bad = [
+        f"{_points(named, quality)} {quality.name}: {remedy}" for quality, remedy in REMEDIES if _points(named, quality)
+    ]
     if bad:
-        return Finding(
-            what,
-            False,
-            f"{', '.join(bad)}: check word order and scale in the device file, and that the machine runs; good: {good or 'none'}",
-        )
+        return Finding(what, False, f"{'; '.join(bad)}; good: {good or 'none'}")
     return Finding(what, True, good)
+
+
+def _points(named: list[tuple[str, float, Quality]], quality: Quality) -> str:
+    return ", ".join(point for point, _, found in named if found is quality)
 
 
 def _upstream(site: Site) -> Iterator[Finding]:
     upstream = site.config.upstream
     if upstream is None:
         yield Finding("upstream", True, "none: alarms stay on this gateway")
+        return
+    try:
+        upstream_of(site, upstream)
+    except HarkError as error:
+        yield Finding("upstream", False, _one_line(error), error.exit_code)
         return
     try:
         socket.create_connection((upstream.host, upstream.port), CONNECT_S).close()

@@ -87,11 +87,15 @@ def replay(
         pipeline = Pipeline(site, open_bundles(site), started_monotonic_ns=0)
         source = open_source(site.config.sources[0], site.context(0, SystemClock()))
         stack.callback(source.close)
-        events = [event for outcome in run_offline(pipeline, _until_end(source), store) for event in outcome.events]
-    if json_:
-        print(json.dumps(_replay_summary(recording, events, pipeline)))
-    else:
-        _print_replay(recording, events, pipeline)
+        events: list[AlarmEvent] = []
+        try:
+            for outcome in run_offline(pipeline, _until_end(source), store):
+                events.extend(outcome.events)
+        finally:  # a recording that breaks off has been heard up to there
+            if json_:
+                print(json.dumps(_replay_summary(recording, events, pipeline)), flush=True)
+            else:
+                _print_replay(recording, events, pipeline)
     return 0
 
 

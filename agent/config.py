@@ -7,10 +7,11 @@ that can run or with every problem at once: file, line, key, and what to write i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +19,7 @@ from msgspec import Meta
 from agent.features import FeatureSet, Nameplate, feature_set_of
 from agent.features.bearings import bearing_orders
 from agent.machine import MachineProfile, StateRule, load_machine_profile
-from firmware_bridge.checked import Table, key_line, load
+from firmware_bridge.checked import Table, key_line, load, read_tree
 from firmware_bridge.errors import ConfigError, Problem
 from firmware_bridge.measurement import Channel
 from firmware_bridge.source import AnySpec, Clock, ModbusSpec, MqttSpec, SourceContext, channels_of
@@ -178,47 +179,94 @@ def load_site(path: Path, root: Path) -> Site:
         root: the folder that holds config/ and models/.
     Raises: ConfigError: anything wrong in the site file or a file that it names; all problems at once.
     """
-    return resolve(load(path, SiteConfig), path, root)
+    tree = read_tree(path)
+    try:
+        config = load(path, SiteConfig)
+    except ConfigError as error:
+        check = _Check(path, list(error.problems))
+        _check_names(tree, root / "config", check)
+        raise ConfigError(path, check.in_order()) from None
+    return resolve(config, path, root)
 
 
 def resolve(config: SiteConfig, path: Path, root: Path) -> Site:
     """Give every name in `config` its meaning. Raises: ConfigError, listing all that have none."""
     check = _Check(path)
+    _check_names(msgspec.to_builtins(config), root / "config", check)
     channels: list[Channel] = []
     first_channels: list[int] = []
     burst_sensors: set[str] = set()
     for i, source in enumerate(config.sources):
         first_channels.append(len(channels))
-        with check.at(f"sources[{i}]"):
-            channels.extend(channels_of(source, root / "config"))
-            burst_sensors.update(sensor.name for sensor in sensors_of(source) if sensor.burst)
-    sensor_names = [sensor.name for source in config.sources for sensor in sensors_of(source)]
-    check.unique(
-        [
-            (f"sources[{i}].sensors[{j}].name", sensor.name)
-            for i, source in enumerate(config.sources)
-            for j, sensor in enumerate(sensors_of(source))
-        ]
-    )
-    check.unique([(f"machines[{i}].tag", machine.tag) for i, machine in enumerate(config.machines)])
+        burst_sensors.update(sensor.name for sensor in sensors_of(source) if sensor.burst)
+        if not check.found_in(f"sources[{i}]"):
+            with check.at(f"sources[{i}]"):
+                channels.extend(channels_of(source, root / "config"))
     machines = []
     for i, spec in enumerate(config.machines):
         key = f"machines[{i}]"
-        for name in (*spec.sensors, *spec.places):
-            check.known(f"{key}.sensors", name, sensor_names, "no source has a sensor of this name")
-        with check.at(f"{key}.type", f'"{spec.type}"'):
-            machine = _machine(spec, root, channels, burst_sensors, check, key)
-            machines.append(machine)
+        if not check.found_in(f"{key}.type"):
+            with check.at(f"{key}.type", spec.type):
+                machines.append(_machine(spec, root, channels, burst_sensors, check, key))
     check.done()
     return Site(path, root, config, tuple(channels), tuple(first_channels), tuple(machines))
+
+
+def _check_names(tree: Mapping[str, Any], config_dir: Path, check: _Check) -> None:
+    """Whether every name that a site file uses is there, once: sensors, devices, machines, types, bearings.
+
+    Looks at the file's own tables and skips what has not the shape it should have, so that a wrong number somewhere hides no
+    wrong name: a person mends the file once.
+    """
+    devices = sorted(file.stem for file in (config_dir / "devices").glob("*.toml"))
+    types = sorted(file.stem for file in (config_dir / "machines").glob("*.toml"))
+    sensors: list[tuple[str, Any]] = []
+    complete = True
+    for i, source in _tables(tree.get("sources")):
+        if source.get("kind") == "replay":
+            sensors.append((f"sources[{i}].sensor", source.get("sensor", "recording")))
+            continue
+        own = _tables(source.get("sensors"))
+        complete = complete and bool(own)
+        for j, sensor in own:
+            key = f"sources[{i}].sensors[{j}]"
+            sensors.append((f"{key}.name", sensor.get("name")))
+            if isinstance(device := sensor.get("device"), str) and device not in devices:
+                check.add(f"{key}.device", _unknown(device, devices), device)
+    check.unique(sensors)
+    machines = _tables(tree.get("machines"))
+    check.unique([(f"machines[{i}].tag", machine.get("tag")) for i, machine in machines])
+    known = [name for _, name in sensors if isinstance(name, str)]
+    for i, machine in machines:
+        key = f"machines[{i}]"
+        if complete:
+            _check_sensors(machine, key, known, check)
+        if isinstance(kind := machine.get("type"), str) and kind not in types:
+            check.add(f"{key}.type", _unknown(kind, types), kind)
+        bearings = machine.get("bearings")
+        for place, designation in bearings.items() if isinstance(bearings, Mapping) else ():
+            if isinstance(designation, str):
+                with check.at(f"{key}.bearings.{place}", designation):
+                    bearing_orders(config_dir, designation)
+
+
+def _check_sensors(machine: Mapping[str, Any], key: str, known: list[str], check: _Check) -> None:
+    for what in ("sensors", "places"):
+        names = machine.get(what)
+        for name in names if isinstance(names, Sequence | Mapping) and not isinstance(names, str) else ():
+            if isinstance(name, str) and name not in known:
+                check.add(f"{key}.{what}", f'"{name}": no source has a sensor of this name.{_choice(name, known)}')
+
+
+def _tables(found: Any) -> list[tuple[int, Mapping[str, Any]]]:
+    """The tables of a list with their places; whatever is none is left out."""
+    items = found if isinstance(found, list | tuple) else ()
+    return [(i, item) for i, item in enumerate(items) if isinstance(item, Mapping)]
 
 
 def _machine(
     spec: MachineSection, root: Path, channels: list[Channel], burst_sensors: set[str], check: _Check, key: str
 ) -> Machine:
-    known_types = sorted(file.stem for file in (root / "config" / "machines").glob("*.toml"))
-    if spec.type not in known_types:
-        raise LookupError(_unknown(spec.type, known_types))
     profile = load_machine_profile(root / "config", spec.type)
     roles: dict[str, int] = {}
     for index, channel in enumerate(channels):
@@ -235,7 +283,7 @@ def _machine(
         roles[role] = index
     orders = None
     for place, designation in spec.bearings.items():
-        with check.at(f"{key}.bearings.{place}", f'"{designation}"'):
+        if not check.found_in(f"{key}.bearings.{place}"):
             orders = orders or bearing_orders(root / "config", designation)
     nameplate = Nameplate(
         rated_speed_rpm=spec.rated_speed_rpm or float("nan"),
@@ -253,39 +301,51 @@ def _machine(
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
+    return f"not known.{_choice(name, known)}"
+
+
+def _choice(name: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, 1, 0.5)
-    return f"not known.{f' Did you mean {close[0]!r}?' if close else ''}  ({', '.join(names)})"
+    return f"{f' Did you mean {close[0]!r}?' if close else ''}  ({', '.join(names) or 'there is none'})"
 
 
 class _Check:
     """Collects the problems of one site file, each with the line its key stands on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, problems: list[Problem] | None = None) -> None:
         self.path = path
-        self.problems: list[Problem] = []
+        self.problems = problems or []
 
-    def add(self, key: str, text: str) -> None:
+    def add(self, key: str, text: str, shown: str | None = None) -> None:
         line = key_line(self.path, key) if self.path.is_file() else 0
-        self.problems.append(Problem(line, key, text))
+        self.problems.append(Problem(line, key if shown is None else f'{key} = "{shown}"', text))
 
-    def at(self, key: str, shown: str = "") -> _At:
+    def at(self, key: str, shown: str | None = None) -> _At:
         return _At(self, key, shown)
 
-    def unique(self, named: list[tuple[str, str]]) -> None:
+    def found_in(self, key: str) -> bool:
+        """Whether something below `key` is known to be wrong already."""
+        return any(re.match(rf"{re.escape(key)}(?![\w\[])", problem.key) for problem in self.problems)
+
+    def unique(self, named: list[tuple[str, Any]]) -> None:
         seen: dict[str, str] = {}
         for key, name in named:
+            if not isinstance(name, str):
+                continue
             if name in seen:
-                self.add(key, f'"{name}" is used at {seen[name]} already; give each its own name')
+                line = key_line(self.path, seen[name]) if self.path.is_file() else 0
+                where = f"line {line}, {seen[name]}" if line else seen[name]
+                self.add(key, f"is used already ({where}); give each its own name", name)
             seen.setdefault(name, key)
 
-    def known(self, key: str, name: str, known: list[str], what: str) -> None:
-        if name not in known:
-            self.add(key, f'"{name}": {what}; {_unknown(name, known)}')
+    def in_order(self) -> list[Problem]:
+        """As they stand in the file."""
+        return sorted(self.problems, key=lambda problem: problem.line)
 
     def done(self) -> None:
         if self.problems:
-            raise ConfigError(self.path, sorted(self.problems, key=lambda problem: problem.line))
+            raise ConfigError(self.path, self.in_order())
 
 
 @dataclass(slots=True)
@@ -294,19 +354,19 @@ class _At:
 
     check: _Check
     key: str
-    shown: str
+    shown: str | None
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, ConfigError):
-            text = "; ".join(f"{error.path.name} {problem}".strip() for problem in error.problems)
-        elif isinstance(error, LookupError):
-            text = str(error.args[0]) if error.args else str(error)
-        else:
+        if not isinstance(error, ConfigError):
             return False
-        self.check.add(f"{self.key} = {self.shown}" if self.shown else self.key, text)
+        told = [
+            f"{error.path.name}{f', line {problem.line}' if problem.line else ''}, {problem.key}: {problem.text}"
+            for problem in error.problems
+        ]
+        self.check.add(self.key, "; ".join(told), self.shown)
         return True
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from agent.config import Site, SiteConfig, resolve
 from firmware_bridge.checked import load
-from firmware_bridge.errors import RecordingError
+from firmware_bridge.errors import ConfigError, Problem, RecordingError
 from firmware_bridge.source import ReplaySpec
 from firmware_bridge.sources.replay import Recording, load_recording
 
@@ -27,6 +27,11 @@ def site_for_recording(recording: Path, root: Path, name: str | None = None, eng
     """
     name = name or _fitting(recording, root / "config")
     path = root / "config" / "recordings" / f"{name}.site.toml"
+    if not path.is_file():
+        known = ", ".join(known_recordings(root / "config")) or "none"
+        raise ConfigError(
+            path, [Problem(0, f"--recording {name}", f"not known; write one of {known}, or add this file")]
+        )
     config = load(path, SiteConfig)
     sources = tuple(
         msgspec.structs.replace(source, path=str(recording)) if isinstance(source, ReplaySpec) else source
@@ -48,6 +53,8 @@ def _fitting(path: Path, config_dir: Path) -> str:
             header = file.readline(HEADER_BYTES).decode("utf-8-sig", "replace").strip()
     except OSError as error:
         raise RecordingError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if not header:
+        raise RecordingError(f"{path}: its first line is empty; a recording begins with the names of its columns")
     recordings = known_recordings(config_dir)
     for name, mapping in recordings.items():
         found = {cell.strip().strip('"') for cell in header.split(mapping.separator)}

@@ -44,6 +44,15 @@ def load(path: Path | str, schema: type[T]) -> T:
     return value
 
 
+def read_tree(path: Path | str) -> dict[str, Any]:
+    """A TOML file as it is written, for checks that look across tables even where a schema found mistakes.
+
+    Raises: ConfigError: file missing, too large, or not TOML.
+    """
+    path = Path(path)
+    return _parse(path, _read(path))
+
+
 def key_line(path: Path | str, key: str) -> int:
     """The line that `key` (such as machines[0].type) stands on, or its nearest table's; 0 where neither is found."""
     return _line(line_index(_read(Path(path))), key)

@@ -23,7 +23,7 @@ from agent.decision.threshold import LimitChange
 from agent.vocabulary import F64, Cause, Evidence, Explanation, FeatureVector, OperatingPoint, Score, Severity
 from agent.words import Words
 from firmware_bridge.checked import Table, load
-from firmware_bridge.units import unit_of
+from firmware_bridge.units import suffix_of, unit_of
 
 if TYPE_CHECKING:
     from agent.baseline import Baseline
@@ -36,6 +36,21 @@ MIN_TOLD = 0.05
 SURELY_HIGH = 3.0  # an unclear deviation is high from this many times its threshold
 N_EVIDENCE = 4
 N_CAUSES = 3
+# What kind of quantity a column is, so that an unclear alarm sends people to the right place: by its unit's suffix, and by the
+# beginning of its name where the unit does not tell.
+QUANTITY_OF_UNIT = {
+    **dict.fromkeys(("m_s2", "mm_s", "g", "um"), "vibration"),
+    **dict.fromkeys(("bar", "kpa", "m3_h", "l_min", "m"), "hydraulic"),
+    **dict.fromkeys(("a", "v", "kw", "w", "kvar", "kva", "kwh", "nm", "wh_m3"), "electrical"),
+    **dict.fromkeys(("rpm", "hz"), "speed"),
+    **dict.fromkeys(("degc", "k"), "temperature"),
+}
+QUANTITY_OF_NAME = {
+    **dict.fromkeys(
+        ("vibration.", "spectrum.", "envelope.", "kurtosis", "crest", "peak_velocity_frequency"), "vibration"
+    ),
+    **dict.fromkeys(("power_factor", "motor_torque"), "electrical"),
+}
 
 
 class Sign(Table, frozen=True):
@@ -167,10 +182,28 @@ def explain(score: Score, view: View, causes: tuple[Cause, ...], words: Words) -
     return Explanation(
         evidence=tuple(view.evidence(column, float(shares[column])) for column in chosen),
         causes=causes,
-        action=words.action(named or "unclear", view.parts),
+        action=words.action(named, view.parts)
+        if named
+        else words.unclear_action(_leading_quantity(view.names, chosen)),
         act_within_h=catalogue()[named].act_within_h if named else None,
         data_quality=words.say("quality", "good" if complete else "partly", present=n_present, columns=len(view.names)),
     )
+
+
+def quantity_of(name: str) -> str:
+    """The kind of quantity behind a column's or channel's name, a key of [unclear_action]; "" for one of no such kind."""
+    channel = name.partition(":")[0].partition("[")[0]
+    for beginning, quantity in QUANTITY_OF_NAME.items():
+        if channel.startswith(beginning):
+            return quantity
+    try:
+        return QUANTITY_OF_UNIT.get(suffix_of(channel), "")
+    except ValueError:
+        return ""
+
+
+def _leading_quantity(names: Sequence[str], chosen: Sequence[int]) -> str:
+    return quantity_of(names[chosen[0]]) if chosen else ""
 
 
 def _shown(fault: Fault, score: Score, names: Sequence[str]) -> list[_Shown]:

@@ -62,6 +62,10 @@ class Words:
         text = self.entry("faults", fault, "action") or self.entry("faults", "unclear", "action") or ""
         return text.format(**_with_defaults(parts))
 
+    def unclear_action(self, quantity: str) -> str:
+        """The one thing to do when only the quantity that moved is known, not why; see [unclear_action]."""
+        return self.entry("unclear_action", quantity) or self.action("unclear", {})
+
     def channel(self, channel: str) -> str:
         """A quantity in words: "suction pressure"."""
         return self.entry("channels", channel) or channel.rpartition("_")[0].replace("_", " ") or channel

@@ -9,8 +9,19 @@ import numpy as np
 import pytest
 
 from agent.decision.alarm import CLEAR_CONFIDENCE
-from agent.diagnosis import View, catalogue, diagnose, explain, limits_of, printed_unit
-from agent.features import known_features
+from agent.diagnosis import (
+    QUANTITY_OF_NAME,
+    QUANTITY_OF_UNIT,
+    View,
+    catalogue,
+    diagnose,
+    explain,
+    limits_of,
+    printed_unit,
+    quantity_of,
+)
+from agent.features import feature_set_of, known_features
+from agent.machine import load_machine_profile
 from agent.vocabulary import Score
 from agent.words import Words
 
@@ -99,8 +110,52 @@ def test_weak_evidence_stays_below_sixty_per_cent() -> None:
     causes = diagnose("motor", score, view_of(MOTOR, score), WORDS)
     assert causes[0].confidence < CLEAR_CONFIDENCE
     explanation = explain(score, view_of(MOTOR, score), causes, WORDS)
-    assert explanation.action == WORDS.action("unclear", {})
+    assert explanation.action == WORDS.unclear_action("vibration")
     assert explanation.act_within_h is None
+
+
+@pytest.mark.parametrize(
+    ("leading", "quantity"),
+    [
+        ("spectrum.velocity_rms_mm_s", "vibration"),
+        ("envelope.bpfo_ratio", "vibration"),
+        ("acceleration_rms_1_g:tag.amplitude", "vibration"),
+        ("kurtosis_z_ratio:tag.level", "vibration"),
+        ("flow_m3_h:tag.level", "hydraulic"),
+        ("flow_l_min:tag.level", "hydraulic"),
+        ("suction_pressure_bar:tag.slow_level", "hydraulic"),
+        ("active_power_kw:tag.level", "electrical"),
+        ("motor_current_a:tag.std", "electrical"),
+        ("motor_torque_pct:tag.level", "electrical"),
+        ("shaft_speed_rpm:tag.level", "speed"),
+        ("temperature_degc:tag.level", "temperature"),
+    ],
+)
+def test_an_unclear_alarm_sends_people_to_where_the_leading_quantity_is(leading: str, quantity: str) -> None:
+    """Too little flow is not looked for at the mounting bolts."""
+    names = (leading, *(name for name in ("vibration.crest_ratio", "voltage_v:tag.level") if name != leading))
+    score = score_of(names, {leading: 12.0, "vibration.crest_ratio": 2.0})
+    explanation = explain(score, view_of(names, score), (), WORDS)
+    assert explanation.evidence[0].feature == leading
+    assert explanation.action == WORDS.entry("unclear_action", quantity)
+
+
+def test_an_unclear_alarm_of_another_quantity_still_says_what_to_do() -> None:
+    """A column of no known kind, or no column at all."""
+    for deviations in ({"opening_pct:tag.level": 12.0}, {}):
+        score = score_of(("opening_pct:tag.level",), deviations)
+        assert explain(score, view_of(("opening_pct:tag.level",), score), (), WORDS).action == WORDS.action(
+            "unclear", {}
+        )
+
+
+def test_every_quantity_has_an_action_for_when_the_cause_is_unclear(root: Path) -> None:
+    """Every column of every shipped machine type leads somewhere."""
+    for quantity in {*QUANTITY_OF_UNIT.values(), *QUANTITY_OF_NAME.values()}:
+        assert WORDS.entry("unclear_action", quantity), quantity
+    for path in (root / "config" / "machines").glob("*.toml"):
+        profile = load_machine_profile(root / "config", path.stem)
+        assert all(quantity_of(name) for name in feature_set_of(profile).names), path.stem
 
 
 def test_contradicting_evidence_lowers_the_confidence_and_is_told() -> None:

@@ -41,7 +41,7 @@ CASES = {
     "unclear": (
         Condition(
             "M-101A", "model", AlarmClass.MODEL, Severity.LOW, ONSET_NS,
-            replace(explanation(LINE, "bearing_outer_race", 0.59), action=WORDS.action("unclear", PARTS)),
+            replace(explanation(LINE, "bearing_outer_race", 0.59), action=WORDS.unclear_action("vibration")),
         ),
         "LOW M-101A: outer-race envelope line 8.7x normal, cause unclear. Outer-race envelope line at 73.6 Hz 14x "
         "(normal 1.6x, limit 4.1x), since 14:05. Do: check mounting bolts, then listen to the bearings. "
