@@ -24,7 +24,7 @@ from agent.baseline import Baseline
 from agent.clock import Clock, SystemClock
 from agent.config import Machine, Site, UpstreamSection
 from agent.deliver import Deliverer, DeliveryPlan, Upstream
-from agent.heap import steady_heap
+from agent.heap import give_back, steady_heap
 from agent.inference.bundle import Bundle, open_bundle
 from agent.inference.golden import golden_features, manifest_columns
 from agent.notifiers import MachineName, Notifier
@@ -136,6 +136,7 @@ class App:
             thread.start()
         gc.collect()
         gc.freeze()  # what start-up made lives for ever; the collector need not look at it again
+        give_back()
 
     def wait(self, seconds: float | None = None) -> None:
         """Until `request_stop`, or for a time."""

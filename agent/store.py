@@ -27,15 +27,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import sqlite_utils
 
 from agent.decision.alarm import StandingAlarm
 from agent.errors import StoreError
 from agent.vocabulary import Record
 from firmware_bridge.measurement import Block
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 log = logging.getLogger(__name__)
 
@@ -349,7 +351,7 @@ class Store:
         self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         self._db.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
         self._check()
-        _migrate(sqlite_utils.Database(self._db))
+        _migrate(self._db)
         self._db.execute(
             f"UPDATE outbox SET state = {PENDING} WHERE state = {PUBLISHED}"
         )  # nobody remembers when: send again
@@ -620,16 +622,21 @@ def _packed(record: Record) -> tuple[str | bytes, str | None]:
     return msgspec.json.encode(record.payload).decode(), alarm_id
 
 
-def _migrate(database: sqlite_utils.Database) -> None:
-    """From whatever version the file has to ours.
+def _migrate(connection: sqlite3.Connection) -> None:
+    """From whatever version the file has to ours; sqlite-utils (8 MiB) is loaded only where there is something to do.
 
     Raises: StoreError: the file is from a newer Hark.
     """
-    version = int(database.conn.execute("PRAGMA user_version").fetchone()[0])
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"the buffer was written by a newer Hark (schema {version}, this one knows {SCHEMA_VERSION}); update"
         )
+    if version == SCHEMA_VERSION:
+        return
+    import sqlite_utils
+
+    database = sqlite_utils.Database(connection)
     if version < 1:
         _create_version_1(database)
 

@@ -42,18 +42,21 @@ def demo(
     engine: Annotated[str, typer.Option(help="onnx or tflite")] = "onnx",
     keep: Annotated[Path | None, typer.Option(help="keep buffer, dataset and logs in this folder")] = None,
     scenario: Annotated[str, typer.Option(help="a scenario of config/scenarios")] = SCENARIO,
+    seconds: Annotated[float | None, typer.Option(help="of the plant's time, instead of the scenario's own")] = None,
     root: Annotated[Path | None, typer.Option(help="the folder that holds config/ and models/")] = None,
 ) -> int:
     """A simulated plant, the agent, growing faults and explained alarms, in under two minutes."""
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hark-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
-        summary = play(find_root(root), folder, scenario, engine, quiet=json_)
+        found = find_root(root)
+        length_s = load_scenario(scenario, found).duration_s if seconds is None else seconds
+        summary = play(found, folder, scenario, engine, length_s, quiet=json_)
     print(json.dumps(summary, indent=None if json_ else 1) if json_ else _summary_lines(summary))
     return 0 if summary["passed"] else 1
 
 
-def play(root: Path, folder: Path, scenario: str, engine: str, *, quiet: bool) -> dict[str, Any]:
+def play(root: Path, folder: Path, scenario: str, engine: str, length_s: float, *, quiet: bool) -> dict[str, Any]:
     """Run the demo in `folder` and give its summary."""
     started = time.monotonic()
     with ExitStack() as stack:
@@ -70,7 +73,6 @@ def play(root: Path, folder: Path, scenario: str, engine: str, *, quiet: bool) -
         agent = stack.enter_context(part("run", site, "--root", root, "--json", folder=folder))
         online = lambda: watcher.gateway.get("state") == "online"  # noqa: E731
         watcher.wait(online, STOP_TIMEOUT_S, "the agent to come online", agent, collector)
-        length_s = _length_s(root, scenario)
         plant = stack.enter_context(
             part(
                 *("simulate", scenario, "--root", root, "--modbus-port", modbus_port, "--mqtt-port", broker_port),
@@ -93,12 +95,7 @@ def play(root: Path, folder: Path, scenario: str, engine: str, *, quiet: bool) -
         dataset_ledger = answer("data", "check", dataset)
     events = [_flat(event) for event in watcher.events]
     truth = [json.loads(line) for line in (folder / "truth.jsonl").read_text().splitlines()]
-    return summarize(events, truth, plant_ledger, agent_ledger, dataset_ledger)
-
-
-def _length_s(root: Path, scenario: str) -> float:
-    """How long the scenario's story is."""
-    return load_scenario(scenario, root).duration_s
+    return summarize(events, truth, plant_ledger, agent_ledger, dataset_ledger, length_s)
 
 
 # ------------------------------------------------------------------------------------------------ what came of it
@@ -108,6 +105,7 @@ def summarize(
     plant: dict[str, Any],
     agent: dict[str, Any],
     dataset: dict[str, Any],
+    length_s: float,
 ) -> dict[str, Any]:
     """Alarms against ground truth, and the ledgers against each other.
 
@@ -115,7 +113,9 @@ def summarize(
     it was called last (an alarm that was raised with its cause unclear may be told again when the cause shows).
     """
     onset_s = {
-        (row["machine"], row["fault"]): plant["started_utc_ns"] / 1e9 + row["onset_s"] for row in truth if row["fault"]
+        (row["machine"], row["fault"]): plant["started_utc_ns"] / 1e9 + row["onset_s"]
+        for row in truth
+        if row["fault"] and row["time_s"] <= length_s
     }
     told: dict[str, list[dict[str, Any]]] = {}
     for event in events:

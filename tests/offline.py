@@ -6,12 +6,12 @@ out, so a story of minutes is told in seconds and always the same.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from agent.app import open_bundles, run_offline
 from agent.baseline import Baseline
@@ -52,15 +52,15 @@ class Story:
         return list(named.values())
 
 
-def site_of_demo(root: Path, **changes: str) -> Site:
-    """The demo's site; `changes` are replaced in its text, e.g. engine="tflite"."""
+def site_of_demo(root: Path, *, engine: str = "onnx", bundles: Mapping[str, Path] | None = None) -> Site:
+    """The demo's site on an engine; `bundles`: other models than the shipped ones, by machine tag."""
     path = root / "config" / "site.demo.toml"
     config = load(path, SiteConfig)
-    if "engine" in changes:
-        import msgspec
-
-        config = msgspec.structs.replace(config, site=msgspec.structs.replace(config.site, engine=changes["engine"]))
-    return resolve(config, path, root)
+    machines = tuple(
+        replace(machine, bundle=str(bundles[machine.tag])) if bundles and machine.tag in bundles else machine
+        for machine in config.machines
+    )
+    return resolve(replace(config, site=replace(config.site, engine=engine), machines=machines), path, root)
 
 
 def tell(
@@ -115,10 +115,11 @@ class _Devices:
         for source, first in zip(site.config.sources, site.first_channels, strict=True):
             if not isinstance(source, ModbusSpec):
                 continue
+            at = first
             for sensor in source.sensors:
                 profile = load_device(root / "config", sensor.device)
-                channels = np.arange(first, first + len(profile.points), dtype=np.int32)
-                first += len(profile.points)
+                channels = np.arange(at, at + len(profile.points), dtype=np.int32)
+                at += len(profile.points)
                 if sensor.name in self._sets:
                     self._known.append((sensor.name, profile, Decoder(profile), channels))
 
@@ -148,8 +149,3 @@ def _waveforms(plant: Plant, sensor: str, index: int, time_s: float) -> Iterator
 
 def _stamps(time_s: float) -> tuple[int, int]:
     return START_UTC_NS + round(time_s * 1e9), START_MONOTONIC_NS + round(time_s * 1e9)
-
-
-def digits_out(text: str) -> str:
-    """A text without its numbers, to compare sentences."""
-    return re.sub(r"\d+(?:\.\d+)?", "#", text)

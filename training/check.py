@@ -16,7 +16,7 @@ def check_dataset(folder: Path) -> dict[str, Any]:
     before it was sent shows here too. Raises: DatasetError: no dataset there.
     """
     if not any((Path(folder) / name).is_dir() for name in TABLES.values()):
-        raise DatasetError(f"{folder}: is no dataset; `hark data collect --out {folder}` makes one")
+        raise DatasetError(f"{folder}: is no dataset; `hark data collect {folder}` makes one")
     sources: list[dict[str, Any]] = []
     for stream in TABLES:
         for (site, gateway, _), seqs in sorted(sequences(open_table(folder, stream), stream).items()):

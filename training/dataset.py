@@ -176,7 +176,7 @@ def collected(folder: Path, machine_type: str, features: FeatureSet) -> Collecte
 
     table = open_table(folder, "feature")
     if table is None:
-        raise TrainingRefused(f"{folder}: holds no features table; fill it with `hark data collect --out {folder}`")
+        raise TrainingRefused(f"{folder}: holds no features table; fill it with `hark data collect {folder}`")
     alarms = open_table(folder, "alarm")
     standing = standing_alarms([] if alarms is None else alarms.to_pyarrow_dataset().to_table().to_pylist())
     healthy, suspect, skipped = (

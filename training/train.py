@@ -206,7 +206,7 @@ def train_generic(root: Path, machine_type: Literal["motor", "pump"], out: Path,
         tail=tail,
         healthy_contributions=typical,
         reference_threshold=_rounded(float(np.median([reference for reference, _ in on_tail])) * threshold_x),
-        metrics=(*_healthy_metrics(on_check, threshold_x), *judged.metrics),
+        metrics=(*_healthy_metrics(on_check, threshold_x, "on other machines"), *judged.metrics),
         provenance=_provenance("simulator", simulated_version(), recipe, settings, (*CODE, "simulator")),
         created_utc=SIMULATED_EPOCH_UTC,
         learn_windows=recipe.learn_windows,
@@ -281,11 +281,11 @@ def severity_at_share(seen: dict[float, float], share: float) -> float:
     return 2.0
 
 
-def _healthy_metrics(on_check: Sequence[tuple[float, F64]], threshold_x: float) -> tuple[Metric, ...]:
+def _healthy_metrics(on_check: Sequence[tuple[float, F64]], threshold_x: float, where: str) -> tuple[Metric, ...]:
     ratios = _flat(ratios for _, ratios in on_check)
     return (
         Metric(name="threshold over the machine's own upper normal score", value=round(threshold_x, 3), unit="x"),
-        Metric(name="healthy windows on other machines", value=float(len(ratios))),
+        Metric(name=f"healthy windows {where}", value=float(len(ratios))),
         Metric(
             name="of them above the threshold", value=round(100 * float(np.mean(ratios > threshold_x)), 3), unit="%"
         ),
@@ -327,7 +327,7 @@ def train_site(root: Path, folder: Path, machine_type: str, out: Path, recipe: R
         tail=tail,
         healthy_contributions=typical,
         reference_threshold=_rounded(float(np.median([reference for reference, _ in referenced])) * threshold_x),
-        metrics=(*_healthy_metrics(referenced, threshold_x), *_data_metrics(data)),
+        metrics=(*_healthy_metrics(referenced, threshold_x, "later than the training's"), *_data_metrics(data)),
         provenance=_provenance(f"dataset of {machine_type} vectors", data.version, recipe, settings, CODE),
         created_utc=data.youngest_utc,
         learn_windows=max(MIN_LEARN_WINDOWS, min(len(windows) // 2 for windows in enough)),

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from scipy import fft
 
-from agent.features import Cores, FeatureSet, Nameplate, feature_set_of
+from agent.features import Cores, FeatureSet, Nameplate, feature_set_of, fourier
 from agent.features.bearings import orders_of_geometry
 from agent.features.core import Core
 from agent.features.envelope import Analysis as EnvelopeAnalysis
@@ -78,7 +77,7 @@ def _transforms(core: Core, block: F32) -> Callable[[], object]:
     assert isinstance(envelope, EnvelopeAnalysis)
     analytic = np.zeros((ROWS, envelope.n_points), np.complex64)
     squared = np.zeros((ROWS, envelope.n_points), np.float32)
-    return lambda: (fft.rfft(block, axis=1), fft.ifft(analytic, axis=1, overwrite_x=True), fft.rfft(squared, axis=1))
+    return lambda: (fourier.rfft(block), fourier.ifft(analytic), fourier.rfft(squared))
 
 
 def _interleaved(candidates: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 Why it looks like this (measured): scipy.fft transforms four float32 rows at the price of two, so a block always has
 four; every spectral feature, the envelope included, reads the same Hann spectrum; what is linear in its squares is one
-sum over memory; two scratch buffers are reused, so a warm core touches no new page but the spectrum's.
+sum over memory; two scratch buffers are reused, by all cores of a thread, so that a warm core touches no new page but
+the spectrum's.
 """
 
 from __future__ import annotations
@@ -10,26 +11,22 @@ from __future__ import annotations
 import importlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
-from scipy import fft
 
-from agent.features.feature import ROWS, Analysis, Plan, Rows
+from agent.features import fourier
+from agent.features.feature import Analysis, Plan, Rows
+from agent.features.scratch import SCRATCH
 from agent.vocabulary import F32, F64
 
 
 class Core:
-    """A plan, made ready: window, index arrays, weights, scratch. The same input gives the same bits in any row.
-
-    Pure in what it answers; the scratch makes it one thread's own.
-    """
+    """A plan, made ready: window, index arrays, weights. The same input gives the same bits in any row, on any thread."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._window = mean_square_hann(plan.n_samples)
-        self._centred = np.empty((ROWS, plan.n_samples), np.float32)
-        self._scratch = np.empty((ROWS, plan.n_samples), np.float32)
-        self._line_hz = np.full((ROWS, len(plan.columns)), np.nan)
         self._formulas = [
             (feature.family, feature.evaluate, column)
             for feature, column in zip(plan.features, plan.columns, strict=True)
@@ -55,14 +52,17 @@ class Core:
     def _transform(self, samples: F32, line_hz: F64) -> Rows:
         """Centre the rows and window them; the transform takes four, missing ones silent, and is cheaper for it."""
         here = slice(len(samples))
-        np.subtract(samples, samples.mean(axis=1, keepdims=True), out=self._centred[here])
-        np.multiply(self._centred[here], self._window, out=self._scratch[here])
-        self._scratch[len(samples) :] = 0
-        self._line_hz[here] = line_hz
-        spectrum = fft.rfft(self._scratch, axis=1)
-        return Rows(self._centred[here], spectrum[here], self._scratch[here], self._line_hz[here])
+        centred = SCRATCH.rows("centred", self.plan.n_samples, np.float32)[here]
+        windowed = SCRATCH.rows("windowed", self.plan.n_samples, np.float32)
+        np.subtract(samples, samples.mean(axis=1, keepdims=True), out=centred)
+        np.multiply(centred, self._window, out=windowed[here])
+        windowed[len(samples) :] = 0
+        spectrum = fourier.rfft(windowed)
+        line_hz = np.broadcast_to(line_hz, (len(samples), len(self.plan.columns)))
+        return Rows(centred, spectrum[here], windowed[here], line_hz)
 
 
+@lru_cache(maxsize=8)
 def mean_square_hann(n_samples: int) -> F32:
     """A periodic Hann window, scaled so that sums over |rfft(window * x)|^2 are mean squares of x.
 
@@ -71,6 +71,7 @@ def mean_square_hann(n_samples: int) -> F32:
     """
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_samples) / n_samples)
     window: F32 = (hann * np.sqrt(2 / (n_samples * np.square(hann).sum()))).astype(np.float32)
+    window.setflags(write=False)  # every core of this length has the same one
     return window
 
 

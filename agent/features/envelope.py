@@ -15,9 +15,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft
 
+from agent.features import fourier
 from agent.features.feature import ROWS, Column, Nameplate, Plan, Rows, feature
+from agent.features.scratch import SCRATCH
 from agent.vocabulary import F32, F64, OperatingPoint
 
 HARMONICS = np.array([1.0, 2.0, 3.0])  # a defect strikes in pulses: a true line brings its harmonics
@@ -54,15 +55,10 @@ class Analysis:
         self._around = np.arange(2 * side + 1)
         last = max(math.ceil(HIGHEST_LINE_HZ / plan.bin_hz) + side, LOWEST_BIN + 2 * side)
         self._last_start = last - 2 * side
-        # a band of `width` bins beats at up to width - 1 bins; folded at n_points that stays above `last`
-        n_points = max(self._width + last, 2 * (last + 1))
-        self._analytic = np.zeros((ROWS, fft.next_fast_len(n_points, real=True)), np.complex64)
+        # Points of the two small transforms: a band of `width` bins beats at up to width - 1 bins, and folded at so many
+        # that stays above `last`.
+        self.n_points = fourier.fast_length(max(self._width + last, 2 * (last + 1)))
         self._row = np.arange(ROWS)[:, None, None, None]
-
-    @property
-    def n_points(self) -> int:
-        """Points of the two small transforms."""
-        return int(self._analytic.shape[1])
 
     def __call__(self, rows: Rows) -> Envelope:
         band = rows.spectrum[:, self._band]
@@ -75,13 +71,14 @@ class Analysis:
 
     def _squared_envelope_spectrum(self, band: np.ndarray) -> np.ndarray:
         """Shape (n_rows, n_points // 2 + 1). Its window is Hann squared: both factors of |z|^2 bring one."""
-        self._analytic[: len(band), : self._width] = band
-        self._analytic[: len(band), self._width :] = 0
-        self._analytic[len(band) :] = 0
-        analytic = fft.ifft(self._analytic, axis=1, overwrite_x=True)
-        squared = np.square(analytic.real)
-        squared += np.square(analytic.imag)
-        return np.asarray(fft.rfft(squared, axis=1, overwrite_x=True)[: len(band)])
+        analytic = SCRATCH.rows("analytic", self.n_points, np.complex64)
+        analytic[: len(band), : self._width] = band
+        analytic[: len(band), self._width :] = 0
+        analytic[len(band) :] = 0
+        signal = fourier.ifft(analytic)
+        squared = np.square(signal.real)
+        squared += np.square(signal.imag)
+        return fourier.rfft(squared)[: len(band)]
 
     def _peaks_over_floor(self, spectrum: np.ndarray, line_hz: F64) -> F32:
         """Sum of the harmonics' peaks within tolerance over the sum of their local medians: 1 to 3 where no line is.

@@ -16,6 +16,7 @@ import pytest
 from conftest import Broker
 from deltalake import DeltaTable
 from helpers import wait_until
+
 from simulator.stage import Part, Watcher, answer, free_ports, part
 
 BROKER_AWAY_S = 30.0
