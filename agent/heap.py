@@ -23,8 +23,9 @@ def steady_heap() -> bool:
     libc = _glibc()
     if libc is None:
         return False
-    settings = ((M_MMAP_THRESHOLD, KEPT_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES), (M_ARENA_MAX, N_ARENAS))
-    return all([bool(libc.mallopt(name, value)) for name, value in settings])
+    settings = {M_MMAP_THRESHOLD: KEPT_BYTES, M_TRIM_THRESHOLD: KEPT_BYTES, M_ARENA_MAX: N_ARENAS}
+    taken = [bool(libc.mallopt(name, value)) for name, value in settings.items()]
+    return all(taken)
 
 
 def give_back() -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -78,6 +79,23 @@ def part(*words: object, folder: Path) -> Iterator[Part]:
         process.wait()
         if process.stdout:
             process.stdout.close()
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """SIGTERM ends a verb as Ctrl-C does, by unwinding: so its parts end with it, whoever stopped it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def answer(*words: object) -> dict[str, Any]:

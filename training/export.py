@@ -26,6 +26,7 @@ from agent.inference.bundle import (
     golden_samples,
     open_bundle,
     score_disagreement,
+    sealed,
 )
 from agent.inference.runtime import Runtime, engine_module
 from firmware_bridge.errors import HarkError
@@ -146,11 +147,13 @@ def export(
     contents[GOLDEN] = _npz(golden, sources)
     contents["card.md"] = card_text(draft).encode()
     n_columns = len(draft.columns)
-    manifest = msgspec.structs.replace(
-        draft,
-        shapes=Shapes(z=(1, n_columns), mask=(1, n_columns), score=(1, 1), contributions=(1, n_columns)),
-        tensors_sha256=graph.tensors_sha256(),
-        files={name: hashlib.sha256(contents[name]).hexdigest() for name in HASHED},
+    manifest = sealed(
+        msgspec.structs.replace(
+            draft,
+            shapes=Shapes(z=(1, n_columns), mask=(1, n_columns), score=(1, 1), contributions=(1, n_columns)),
+            tensors_sha256=graph.tensors_sha256(),
+            files={name: hashlib.sha256(contents[name]).hexdigest() for name in HASHED},
+        )
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
     total_bytes = len(encoded) + sum(map(len, contents.values()))

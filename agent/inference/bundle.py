@@ -134,6 +134,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     created_utc: str  # of the youngest data
     metrics: tuple[Metric, ...] = ()
     baselines: dict[str, dict[str, StateBaseline]] = {}  # machine -> state key -> baseline
+    manifest_sha256: Sha256 = "0" * 64  # of all the rest; see `sealed`
 
 
 class _FormatOnly(msgspec.Struct):
@@ -211,7 +212,8 @@ def open_bundle(
 ) -> Bundle:
     """Open a bundle, or refuse it with one line that says which file, which check, expected and got, and what to do.
 
-    Checked in this order: manifest readable and of a known format, hashes of all files, feature digest, model loads,
+    Checked in this order: manifest readable and of a known format, hashes of all files, feature digest, the manifest's
+    own hash, model loads,
     golden windows give the same features with this agent's own feature code, golden vectors give the same scores on
     this engine.
 
@@ -227,6 +229,7 @@ def open_bundle(
     manifest = read_manifest(path)
     contents = _checked_files(path, manifest)
     _check_digest(path, manifest, feature_set_digest, own_columns)
+    _check_seal(path, manifest)
     golden = read_golden(path / GOLDEN, contents[GOLDEN], len(manifest.columns))
     module = engine_module(engine)
     try:
@@ -237,6 +240,13 @@ def open_bundle(
         _check_features(path, manifest, golden, compute_features)
     _check_scores(path, manifest, golden, runtime)
     return Bundle(path, manifest, runtime, golden)
+
+
+def sealed(manifest: Manifest) -> Manifest:
+    """The manifest with its own hash in it, so that a number edited later is noticed. It proves no origin: not a signature."""
+    bare = msgspec.structs.replace(manifest, manifest_sha256="0" * 64)
+    digest = hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
+    return msgspec.structs.replace(manifest, manifest_sha256=digest)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -303,6 +313,13 @@ def _check_digest(path: Path, manifest: Manifest, own_digest: str, own_columns: 
     got = f"{manifest.feature_digest[:12]}..{detail}"
     remedy = "train and export the bundle again with this agent's version and machine profile"
     raise _refused(path / MANIFEST, "feature digest", f"{own_digest[:12]}.. (this agent's)", got, remedy)
+
+
+def _check_seal(path: Path, manifest: Manifest) -> None:
+    own = sealed(manifest).manifest_sha256
+    if own != manifest.manifest_sha256:
+        remedy = "it was edited after the export: copy the whole bundle folder again"
+        raise _refused(path / MANIFEST, "its own sha256", f"{manifest.manifest_sha256[:12]}..", f"{own[:12]}..", remedy)
 
 
 def column_differences(bundle: Sequence[ManifestColumn], own: Sequence[ManifestColumn]) -> str:

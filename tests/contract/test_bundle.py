@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from bundles import site_bundle
 
 from agent.errors import BundleRefused
-from agent.inference.bundle import HASHED, Bundle, open_bundle, read_manifest
+from agent.inference.bundle import HASHED, Bundle, Manifest, open_bundle, read_manifest, sealed
 from agent.inference.golden import golden_features, manifest_columns
 from agent.inference.runtime import open_runtime
 from agent.inference.runtimes import tflite
@@ -47,10 +48,13 @@ def opened(path: Path, kind: Kind, engine: str = "onnx") -> Bundle:
 
 
 def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the manifest as somebody would who knows JSON."""
+    """Change the manifest and seal it again, so that the check behind its own hash has to find it."""
     tree = json.loads((path / "manifest.json").read_text())
     change(tree)
-    (path / "manifest.json").write_text(json.dumps(tree))
+    content = json.dumps(tree).encode()
+    with suppress(msgspec.ValidationError):
+        content = msgspec.json.encode(sealed(msgspec.json.decode(content, type=Manifest)))
+    (path / "manifest.json").write_bytes(content)
 
 
 def replaced(path: Path, name: str, content: bytes) -> None:
@@ -150,6 +154,19 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     """Each with its own words."""
     rewritten(bundle, change)
     assert words in refused(bundle, kind)
+
+
+def test_a_number_edited_in_the_manifest_is_refused(bundle: Path, kind: Kind) -> None:
+    """A tail ten times as wide contradicts nothing else, and would silence every alarm."""
+    content = (bundle / "manifest.json").read_text()
+    tree = json.loads(content)
+    (bundle / "manifest.json").write_text(json.dumps(tree, indent=4))
+    opened(bundle, kind)  # another layout of the same content is no edit
+    tree["tail"]["scale"] *= 10
+    (bundle / "manifest.json").write_text(json.dumps(tree))
+    text = refused(bundle, kind)
+    assert "manifest.json: its own sha256: expected " in text
+    assert text.endswith("it was edited after the export: copy the whole bundle folder again")
 
 
 def test_a_manifest_that_is_not_json_is_refused(bundle: Path, kind: Kind) -> None:

@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 problem found, 2 usage or configuration, 3 cannot reach. Nev
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -234,13 +235,14 @@ def test_a_secret_that_cannot_be_read_is_named_with_its_line(
 ) -> None:
     """Found when it is needed, and by `hark check` before that."""
     path = site_file(tmp_path, SITE + f'[upstream]\nhost = "127.0.0.1"\n{name} = "nowhere"\n')
+    number = len(path.read_text("utf-8").splitlines())
     what = {"password_file": "cannot be read", "ca_file": "is no file of certificates"}[name]
     line = (
         f'upstream.{name} = "nowhere": {what} (No such file or directory); write the path of a file that the user who runs '
         "hark can read"
     )
     said = hark("run", path)
-    assert said.err.splitlines() == [f"hark run: {path} has 1 problem:", f"  line 26   {line}"]
+    assert said.err.splitlines() == [f"hark run: {path} has 1 problem:", f"  line {number:<4} {line}"]
     assert said.code == 2
     assert line in hark("check", path).out
 
@@ -334,7 +336,7 @@ def test_the_agent_says_once_that_a_device_is_away_and_goes_on_when_it_appears(t
     ledger = json.loads(out)
     assert ledger["drops"]["line-1:lost"] >= 1
     assert ledger["records"]["produced"] == ledger["records"]["stored"]
-    assert ledger["blocks"] > 10
+    assert ledger["blocks"] >= 5
 
 
 # ---------------------------------------------------------------------- values that cannot be
@@ -373,7 +375,7 @@ def test_a_value_that_is_not_available_is_not_blamed_on_the_word_order(
 
 
 @dataclass
-class Path1:
+class Plantside:
     """The agent's own path behind a real Modbus source, one poll at a time, on a clock that the test moves."""
 
     site_path: Path
@@ -387,7 +389,7 @@ class Path1:
         self.pipeline = Pipeline(self.site, open_bundles(self.site), started_monotonic_ns=self.clock.monotonic_ns())
         self.source = open_source(self.site.config.sources[0], self.site.context(0, self.clock))
 
-    def __enter__(self) -> Path1:
+    def __enter__(self) -> Plantside:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -416,14 +418,15 @@ def test_a_wrong_word_order_alarms_the_sensor_and_not_the_machine(tmp_path: Path
     with drive_server() as server:
         path = site_file(tmp_path, SITE.replace("poll_interval_s = 0.2", "poll_interval_s = 1.0"), server.port)
         server.trouble.word_order[2] = "ABCD"
-        with Path1(path) as agent:
+        with Plantside(path) as agent:
             wrong = agent.run(30)
             assert all((block.quality == Quality.BAD_RANGE).all() for block in agent.blocks)
             assert all(np.isnan(block.values).all() for block in agent.blocks)
             server.trouble.word_order.clear()
             mended = agent.run(30)
     assert wrong == [("sensor:drive-1:range", "raise")]
-    assert mended == [("sensor:drive-1:range", "return")] or mended == [("sensor:drive-1:range", "clear")]
+    assert [condition for condition, _ in mended] == ["sensor:drive-1:range"]
+    assert agent.pipeline.standing()[0].standing is False
     assert "sensor drive-1 gives impossible values" in agent.events[0].text
     assert "check wiring, scale and word order of the sensor" in agent.events[0].text
     assert len(agent.blocks) == 60, "every poll arrived, none was lost"
@@ -436,6 +439,12 @@ def test_values_that_are_not_there_neither_raise_nor_clear_a_limit(tmp_path: Pat
         "vib": {point.name: 1.0 for point in load_device(config, "banner_qm30vt2").points} | {"temperature_degc": 40.0},
         "meter": {"active_power_kw": 5.5, "line_frequency_hz": 50.0, "voltage_l1_v": 230.0, "current_l1_a": 11.0},
     }
+    n_asked = itertools.count()
+
+    def alive(shown: Mapping[str, float]) -> dict[str, float]:
+        """Nothing that is measured on a running machine stands still to the bit."""
+        return {n: v if n.endswith("_degc") else v + 0.001 * (next(n_asked) % 7) for n, v in shown.items()}
+
     names = [point.name for point in load_device(config, "eastron_sdm630").points]
     values["meter"] = {name: 0.9 for name in names if name.endswith("_ratio")} | {
         name: values["meter"].get(name, 50.0) for name in names if not name.endswith("_ratio")
@@ -444,10 +453,10 @@ def test_values_that_are_not_there_neither_raise_nor_clear_a_limit(tmp_path: Pat
     meter = '[[sources.sensors]]\nname = "meter"\ndevice = "eastron_sdm630"\nunit_id = 3\n\n[[machines]]'
     text = text.replace("[[machines]]", meter).replace('["vib"]', '["vib", "meter"]')
     units = {
-        2: Unit(load_device(config, "banner_qm30vt2"), lambda: values["vib"]),
-        3: Unit(load_device(config, "eastron_sdm630"), lambda: values["meter"]),
+        2: Unit(load_device(config, "banner_qm30vt2"), lambda: alive(values["vib"])),
+        3: Unit(load_device(config, "eastron_sdm630"), lambda: alive(values["meter"])),
     }
-    with ModbusServer(units) as server, Path1(site_file(tmp_path, text, server.port)) as agent:
+    with ModbusServer(units) as server, Plantside(site_file(tmp_path, text, server.port)) as agent:
         assert agent.run(20) == [], "a healthy machine"
         server.trouble.sentinel.update((2, 3))
         gone = agent.run(60)
@@ -462,8 +471,8 @@ def test_values_that_are_not_there_neither_raise_nor_clear_a_limit(tmp_path: Pat
 
         values["vib"]["temperature_degc"] = 110.0
         hot = [condition for condition, trigger in agent.run(60) if trigger == "raise"]
-        assert hot
-        assert all(condition.startswith("limit:temperature") for condition in hot)
+        assert hot, [event.text for event in agent.events]
+        assert all(condition.startswith("limit:temperature") for condition in hot), hot
         standing = {alarm.event.condition for alarm in agent.pipeline.standing() if alarm.standing}
         server.trouble.sentinel.add(2)
         assert agent.run(900) == [("sensor:vib:absent", "raise")], "no limit is cleared by a value that is not there"
@@ -486,13 +495,14 @@ def short_plant() -> Plant:
 
 
 def in_the_second_burst(tamper: Tamper) -> Tamper:
-    """`tamper`, for one chunk of the second burst only."""
-    n_bursts = 0
+    """`tamper`, for the first chunk of the second burst's second axis, and for nothing else."""
+    axes: list[str] = []  # of all bursts, in the order in which they are sent
 
     def tampered(sensor: str, axis: str, number: int, message: bytes) -> bytes | None:
-        nonlocal n_bursts
-        n_bursts += axis == "x"
-        return tamper(sensor, axis, number, message) if (n_bursts, axis) == (2, "y") else message
+        is_first = not axes or axes[-1] != axis
+        if is_first:
+            axes.append(axis)
+        return tamper(sensor, axis, number, message) if is_first and axes.count("y") == 2 and axis == "y" else message
 
     return tampered
 
@@ -506,13 +516,12 @@ def test_a_broken_burst_is_counted_and_never_windowed(broker: Broker, tamper: Ta
     """Half a burst is no burst; the good ones before and after it become windows."""
     plant = short_plant()
     name, burst = next(iter(plant.burst_sensors.items()))
-    clock = ManualClock(0, 0)
     sensor = MqttSensor(name=name, burst_interval_s=burst.interval_s)
     spec = MqttSpec(name="bursts", host=broker.host, port=broker.port, sensors=(sensor,))
     source = open_source(spec, SourceContext(ROOT / "config", plant.scenario.site, 0, SystemClock()))
     assert isinstance(source, MqttSource)
     axes = tuple(plant.burst(name, 0)[1].axes)
-    assert set(axes) >= {"x", "y"}, "the test tampers with y and counts bursts by x"
+    assert {"x", "y"} <= set(axes), "the test tampers with y"
     windower = Windower({name: "M-1"}, {name: axes})
     windows: list[Window] = []
 
@@ -527,7 +536,13 @@ def test_a_broken_burst_is_counted_and_never_windowed(broker: Broker, tamper: Ta
         wait_until(lambda: _subscribed(source), 5.0, "the subscription")
         plant_clock = PlantClock(speed=20.0)
         with BurstPublisher(
-            plant, plant_clock, broker.host, broker.port, tamper=in_the_second_burst(tamper), max_bursts=4
+            plant,
+            plant_clock,
+            broker.host,
+            broker.port,
+            tamper=in_the_second_burst(tamper),
+            chunk_bytes=2000,
+            max_bursts=4,
         ) as publisher:
             wait_until(lambda: listen() == 3, 20.0, "the three good bursts")
         assert publisher.ledger.published == {name: 4}
@@ -541,7 +556,6 @@ def test_a_broken_burst_is_counted_and_never_windowed(broker: Broker, tamper: Ta
     source._assembler.expire(time_after(windows))
     assert source.counters[counter] == 1
     assert source.counters["complete"] == 4 * len(axes) - 1
-    assert clock.utc_ns() == 0
 
 
 def _subscribed(source: MqttSource) -> bool:
@@ -601,8 +615,10 @@ def test_one_changed_byte_of_a_model_is_refused_by_every_verb(
         (lambda tree: tree.update(surprise=1), "manifest.json", "is not a manifest (Object contains unknown field"),
         (lambda tree: tree["files"].update({"card.md": "0" * 64}), "card.md", "sha256: expected 000000000000.."),
         (lambda tree: tree["tail"].update(scale=-1.0), "manifest.json", "tail: expected location and scale above 0"),
+        (lambda tree: tree["tail"].update(scale=9.0), "manifest.json", "its own sha256: expected "),
+        (lambda tree: tree["columns"].reverse(), "manifest.json", "its own sha256: expected "),
     ],
-    ids=["format", "columns", "unknown", "hash", "tail"],
+    ids=["format", "columns", "unknown", "hash", "tail", "number", "order"],
 )
 def test_an_edited_manifest_is_refused_by_every_verb(
     hark: Callable[..., Said],
@@ -612,7 +628,7 @@ def test_an_edited_manifest_is_refused_by_every_verb(
     file: str,
     says: str,
 ) -> None:
-    """Wherever the edit contradicts the rest of the bundle."""
+    """One that contradicts the rest of the bundle is told as that, any other by the manifest's own hash."""
     tree = json.loads((bundle / "manifest.json").read_text())
     change(tree)
     (bundle / "manifest.json").write_text(json.dumps(tree))

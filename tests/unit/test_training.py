@@ -130,7 +130,7 @@ def test_a_generic_bundle_sees_faults_on_machines_it_does_not_know(
         windows = machine.windows(range(40, 43), {fault: 0.9})
         z, judged = learned.baseline.refer(windows.values, windows.present, kind.transforms)
         scores = [bundle.score(row, gaps.astype(np.float32))[0] for row, gaps in zip(z, judged, strict=True)]
-        reference, ratios = learned.referenced(_graph_of(bundle))
+        reference, ratios = learned.referenced(_graph_of(bundle), bundle.manifest.healthy_contributions)
         assert min(scores) / reference > max(limit, ratios.max()), fault
 
 
