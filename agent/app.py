@@ -45,6 +45,7 @@ INBOX_ITEMS = 2048
 SOURCE_READ_S = 0.5
 SOURCE_RETRY_S = (1.0, 60.0)
 STATE_INTERVAL_S = 1.0
+NO_LOSS = {"blocks", "windows", "learning", "connects", "polls", "messages", "complete", "rows"}
 STATUS_INTERVAL_NS = 60 * 1_000_000_000
 JOIN_S = 5.0
 DRAIN_S = 5.0
@@ -280,12 +281,17 @@ class App:
             "blocks": self.pipeline.counters["blocks"],
             "level": int(self.pipeline.budget.level),
             "drops": self.drops(),
+            "counts": self.counts(),
             "rss_mib": round(rss_mib(), 1),
             "first_score_s": self.first_score_s,
         }
 
     def drops(self) -> dict[str, int]:
         """Everything that was lost or left out on its way, by name; only what is not zero."""
+        return {name: count for name, count in self.counts().items() if name.rpartition(":")[2] not in NO_LOSS}
+
+    def counts(self) -> dict[str, int]:
+        """Everything that is counted on the way, by name; only what is not zero."""
         found = {**self.pipeline.drops(), "inbox": self._inbox.dropped, **self._writer.dropped}
         for source in self._sources:
             found.update({f"{source.name}:{name}": count for name, count in source.counters.items()})

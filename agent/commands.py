@@ -142,7 +142,7 @@ def _ledger_lines(ledger: dict[str, Any]) -> str:
         f"sensor to committed alarm: p50 {latency['p50']} ms, p99 {latency['p99']} ms, budget {latency['budget']:.0f} ms",
         f"memory {ledger['rss_mib']} MiB",
     ]
-    lines += [f"dropped or counted: {name} {count}" for name, count in sorted(ledger["drops"].items())]
+    lines += [f"dropped: {name} {count}" for name, count in sorted(ledger["drops"].items())]
     return "\n".join(lines)
 
 

@@ -42,7 +42,7 @@ from firmware_bridge.upstream import (
 
 log = logging.getLogger(__name__)
 
-ORDER = {"alarm": 0, "state": 1, "feature": 2, "burst": 3}
+ORDER = {"alarm": 0, "feature": 1, "burst": 2}
 LATE_NS = 60_000_000_000
 KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 5.0

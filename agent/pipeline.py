@@ -214,7 +214,12 @@ class Pipeline:
 
     def drops(self) -> dict[str, int]:
         """Everything that was counted or left out so far, by name."""
-        return {**self.counters, **self._windower.counts, **{f"shed_{what}": n for what, n in self.budget.shed.items()}}
+        refused: Counter[str] = Counter()
+        for watch in self.watches.values():
+            refused.update(watch.refused())
+        named = {f"window_{why}": n for why, n in refused.items()}
+        shed = {f"shed_{what}": n for what, n in self.budget.shed.items()}
+        return {**self.counters, **self._windower.counts, **named, **shed}
 
     def machine_state(self, tag: str, utc_ns: int) -> dict[str, Any]:
         """What anybody may know of one machine now: the retained state message."""

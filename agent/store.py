@@ -92,7 +92,7 @@ RETENTION: tuple[tuple[str, str], ...] = (
     ("record", f"stream = 'alarm' AND ({_CONFIRMED})"),
     ("record", "stream = 'alarm'"),
 )
-STREAM_ORDER = ("alarm", "state", "feature", "burst")
+STREAM_ORDER = ("alarm", "feature", "burst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +235,9 @@ class Store:
     def pending(self, limit: int, now_utc_ns: int) -> list[StoredRecord]:
         """What should leave next and is neither published nor dead.
 
-        Alarms, states, live features, older ones (oldest first), bursts.
+        Alarms, live features, older ones (oldest first), bursts.
         """
-        found: list[StoredRecord] = []
-        for stream in ("alarm", "state"):
-            found += self._pending(stream, limit - len(found), "ORDER BY o.id")
+        found = self._pending("alarm", limit, "ORDER BY o.id")
         if len(found) < limit:
             newest = self._pending("feature", limit - len(found), "ORDER BY o.id DESC")
             found += [record for record in reversed(newest) if record.utc_ns >= now_utc_ns - LIVE_NS]
@@ -276,11 +274,17 @@ class Store:
 
     # -- keeping house
 
-    def settle(self, now_s: float) -> None:
+    def settle(self, now_s: float) -> bool:
         """Make earlier bulk commits durable when the last durable one is 10 s old. Call about once a second."""
-        if self._unsettled and now_s >= self._full_due_s:
-            with self._transaction(full=True):
-                self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('settled', ?)", (str(self._boot),))
+        due = self._unsettled and now_s >= self._full_due_s
+        if due:
+            self.sync()
+        return due
+
+    def sync(self) -> None:
+        """One durable commit: everything written before it survives a power cut."""
+        with self._transaction(full=True):
+            self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('settled', ?)", (str(self._boot),))
 
     def used_bytes(self) -> int:
         """What the rows take in the file, free pages apart."""

@@ -198,7 +198,7 @@ class Record:
     """Something to be kept: the store gives it its key (gateway, stream, sequence) in the transaction that writes it.
 
     Attributes:
-        stream: "alarm", "feature", "burst" or "state"; the order in which they leave is deliver.py's.
+        stream: "alarm", "feature" or "burst"; the order in which they leave is deliver.py's.
         payload: JSON-able mapping, or bytes for a burst frame.
         urgent: commit at once, durably (alarms).
         upstream: goes to the outbox; samples stay on the gateway.

@@ -387,6 +387,10 @@ class MachineWatch:
         at = names.index(name) if name in names else -1
         return float(vector.values[at]) if at >= 0 and vector.present[at] else None
 
+    def refused(self) -> Mapping[str, int]:
+        """Windows that gave no features, by reason (clipped, wrong rate, ...)."""
+        return self._cores.refused
+
     def learning(self) -> float | None:
         """Share learned of the present state's baseline; None once it has one or when it does not run."""
         if self.state.mode is not Mode.RUNNING or self.state.key in self.baselines:

@@ -65,10 +65,14 @@ def bench(
 ) -> int:
     """Latency, memory, throughput and vector time on this very machine."""
     found = find_root(root)
-    figures = {**_live(found, seconds, engine), **_micro(found, seconds)}  # what may be missing shows itself at once
+    with orderly_end():
+        figures = {  # what may be missing shows itself at once
+            **_live(found, seconds, engine),
+            **_micro(found, seconds),
+        }
     ordered = {name: figures[name] for name in UNITS}
     if json_:
-        print(json.dumps({**ordered, "stages_ms": figures["stages_ms"]}))
+        print(json.dumps({**ordered, **figures}))
     else:
         print("\n".join(f"{ordered[name]:>12.4g} {unit:4} {says}" for name, (says, unit) in UNITS.items()))
     return 0

@@ -77,7 +77,7 @@ def test_every_alarm_says_what_where_since_when_and_what_to_do() -> None:
         assert event.machine in event.text
         assert " since " in event.text
         assert "Do: " in event.text
-        assert f"A{event.code}=ack" in event.text
+        assert f"Alarm {event.code}" in event.text
         assert event.explanation.action
         if event.alarm_class == "model":
             shown = event.explanation.evidence[0]

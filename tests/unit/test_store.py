@@ -73,21 +73,21 @@ def test_a_sequence_number_is_never_given_twice(tmp_path: Path) -> None:
 
 
 def test_pending_leaves_in_the_stated_order(tmp_path: Path) -> None:
-    """Alarms, states, live features, backfill oldest first, bursts."""
+    """Alarms, live features, backfill oldest first, bursts."""
     store = opened(tmp_path)
     now = 1_000_000_000_000
     old = now - 120_000_000_000
     store.write([record("burst", now), record("feature", old), record("feature", old), record("feature", now)])
-    store.write([record("state", now), record("alarm", old)])
+    store.write([record("alarm", old)])
     assert [r.key for r in store.pending(10, now)] == [
-        ("alarm", 1), ("state", 1), ("feature", 3), ("feature", 1), ("feature", 2), ("burst", 1),
+        ("alarm", 1), ("feature", 3), ("feature", 1), ("feature", 2), ("burst", 1),
     ]  # fmt: skip
-    assert [r.key for r in store.pending(3, now)] == [("alarm", 1), ("state", 1), ("feature", 3)]
+    assert [r.key for r in store.pending(2, now)] == [("alarm", 1), ("feature", 3)]
     store.mark_published([("alarm", 1), ("feature", 3)])
-    store.mark_dead([("state", 1)])
+    store.mark_dead([("burst", 1)])
     assert store.pending(10, now)[0].key == ("feature", 1)
     assert store.mark_confirmed("alarm", [(1, 1)]) == 1
-    assert store.stats()["outbox"] == {"pending": 3, "published": 1, "dead": 1}
+    assert store.stats()["outbox"] == {"pending": 2, "published": 1, "dead": 1}
     store.close()
     store = opened(tmp_path)
     assert ("feature", 3) in [r.key for r in store.pending(10, now)], "nobody remembers when it was sent: send it again"

@@ -36,7 +36,7 @@ CASES = {
         Condition("M-101A", "model", AlarmClass.MODEL, Severity.HIGH, ONSET_NS, WEAR),
         "HIGH M-101A: outer-race wear of DE bearing 6308, 82 %. Outer-race envelope line at 73.6 Hz 14x (normal 1.6x, "
         "limit 4.1x), since 14:05. Do: grease the DE bearing today and listen; plan its change within 2 weeks. "
-        "Reply A0000=ack F0000=false alarm",
+        "Alarm 0000",
     ),
     "unclear": (
         Condition(
@@ -45,12 +45,12 @@ CASES = {
         ),
         "LOW M-101A: outer-race envelope line 8.7x normal, cause unclear. Outer-race envelope line at 73.6 Hz 14x "
         "(normal 1.6x, limit 4.1x), since 14:05. Do: check mounting bolts, then listen to the bearings. "
-        "Reply A0000=ack F0000=false alarm",
+        "Alarm 0000",
     ),
     "limit": (
         Condition("P-101A", "limit:dry_run", AlarmClass.LIMIT, Severity.CRIT, ONSET_NS, explanation(POWER, "dry_run", 1.0)),
         "CRIT P-101A: dry run. Power 2.1 kW (normal 5.9 kW, limit 3.6 kW), since 14:05. Do: stop the pump NOW, prime it, "
-        "inspect the seal. Reply A0000=ack F0000=false alarm",
+        "inspect the seal. Alarm 0000",
     ),
     "sensor": (
         Condition(
@@ -58,7 +58,7 @@ CASES = {
             Explanation((STUCK,), (), WORDS.say("sensor_action", "silent"), None, "not fully watched"),
         ),
         "NO DATA M-101B: sensor vib-b is stuck since 14:05. Machine is NOT fully watched. Do: check sensor power and cable. "
-        "Reply A0000=ack",
+        "Alarm 0000",
     ),
 }  # fmt: skip
 
@@ -80,9 +80,9 @@ def test_the_end_of_an_alarm_asks_what_it_was() -> None:
     """The answer is training data."""
     book, event = raised("bearing")
     cleared = book.clear("M-101A", "model", ONSET_NS + 155 * MINUTE_NS)[0]
-    assert cleared.text == (
-        "CLEAR M-101A: normal again 16:40 (lasted 2 h 35 min). What was it? B0000=bearing N0000=nothing found O0000=other"
-    ).replace("0000", event.code)
+    assert cleared.text == ("CLEAR M-101A: normal again 16:40 (lasted 2 h 35 min). Alarm 0000").replace(
+        "0000", event.code
+    )
     book, event = raised("bearing")
     taken = book.acknowledge(event.code, ONSET_NS + 5 * MINUTE_NS)[0]
     assert taken.text == f"ACK M-101A: alarm {event.code} has been taken, 14:10."
