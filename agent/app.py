@@ -35,7 +35,7 @@ from agent.store import Store, StoredRecord
 from agent.store_thread import StoreThread
 from firmware_bridge.checked import key_line
 from firmware_bridge.errors import ConfigError, Problem, RecordingError, SourceLost
-from firmware_bridge.measurement import Block, Measurement, Waveform
+from firmware_bridge.measurement import Block, Measurement
 from firmware_bridge.source import Source, open_source
 from firmware_bridge.upstream import topic_status
 
@@ -154,6 +154,7 @@ class App:
             thread.join(JOIN_S)
         for source in self._sources:
             source.close()
+        self._writer.flush()
         if self._delivery is not None:
             self._delivery.drain(DRAIN_S)
             self._delivery.stop()
@@ -203,8 +204,9 @@ class App:
 
     def _step(self, item: Measurement) -> None:
         """One measurement, and what an alarm from it would have taken: to here, and a durable commit as the last one was."""
-        self._keep(self.pipeline.step(item), item)
-        if isinstance(item, Waveform):
+        outcome = self.pipeline.step(item)
+        self._keep(outcome, item)
+        if outcome.records:  # something was judged
             taken_s = (self.clock.monotonic_ns() - item.monotonic_ns) / 1e9
             self.pipeline.budget.record("total", taken_s + self._writer.durable_commit_s)
             self.pipeline.budget.record("store", self._writer.durable_commit_s)

@@ -377,22 +377,18 @@ class SensorInfo:
     name: str
     interval_s: float
     burst: bool
+    axes: tuple[str, ...] = ()
 
 
 def sensors_of(spec: AnySpec) -> list[SensorInfo]:
     """The sensors behind one source."""
     if isinstance(spec, ModbusSpec):
-        return [SensorInfo(sensor.name, sensor.poll_interval_s, False) for sensor in spec.sensors]
+        return [SensorInfo(sensor.name, sensor.poll_interval_s, burst=False) for sensor in spec.sensors]
     if isinstance(spec, MqttSpec):
         return [
-            SensorInfo(
-                sensor.name, sensor.update_interval_s if sensor.points else sensor.burst_interval_s, not sensor.points
-            )
+            SensorInfo(sensor.name, sensor.update_interval_s, burst=False)
+            if sensor.points
+            else SensorInfo(sensor.name, sensor.burst_interval_s, burst=True, axes=sensor.axes)
             for sensor in spec.sensors
         ]
-    return [SensorInfo(spec.sensor, 60.0, False)]
-
-
-def schema() -> dict[str, object]:
-    """JSON schema of the site file, for editors and the reference page."""
-    return msgspec.json.schema(SiteConfig)
+    return [SensorInfo(spec.sensor, 60.0, burst=False)]

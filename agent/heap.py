@@ -16,7 +16,7 @@ def steady_heap() -> bool:
     By default the spectrum (0.4 MB) is, depending on the heap's history, mapped and faulted in anew for every window:
     100 page faults that can cost more than the Fourier transform itself (measured: 575 against 174 us).
 
-    And one heap for all threads: each would else keep freed blocks of its own, 5 MiB in all (measured, ten machines).
+    And one heap for all threads: each would else keep freed blocks of its own, 4 to 5 MiB in all (ten machines, one run each).
     Threads that take turns for the interpreter do not queue for the heap.
     Returns: False where the C library is another one; nothing is changed there.
     """

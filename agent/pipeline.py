@@ -69,7 +69,10 @@ class Pipeline:
             for sensor in machine.spec.sensors:
                 self._sensor_machines.setdefault(sensor, []).append(machine.tag)
         sensors = [sensor for source in site.config.sources for sensor in sensors_of(source)]
-        self._windower = Windower({s.name: self._sensor_machines.get(s.name, [""])[0] for s in sensors if s.burst})
+        self._windower = Windower(
+            {sensor.name: self._sensor_machines.get(sensor.name, [""])[0] for sensor in sensors if sensor.burst},
+            {sensor.name: sensor.axes for sensor in sensors if sensor.axes},
+        )
         self._sensor_watch = SensorWatch(
             site.channels,
             {sensor.name: sensor.interval_s for sensor in sensors if sensor.name in self._sensor_machines},

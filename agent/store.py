@@ -627,7 +627,7 @@ def _packed(record: Record) -> tuple[str | bytes, str | None]:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """From whatever version the file has to ours; sqlite-utils (8 MiB) is loaded only where there is something to do.
+    """From whatever version the file has to ours; sqlite-utils (3 MiB here) is loaded only where there is something to do.
 
     Raises: StoreError: the file is from a newer Hark.
     """

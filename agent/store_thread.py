@@ -53,6 +53,7 @@ class StoreThread:
         self._asks: deque[_Ask] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._flushing = False
         self._saved_drops: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
 
@@ -111,6 +112,12 @@ class StoreThread:
             self._asks.append(_Ask(action, told=True))
             self._wake.notify()
 
+    def flush(self, timeout_s: float = 10.0) -> None:
+        """Wait until everything that was put is in the file. Raises: StoreError: not within `timeout_s`."""
+        with self._wake:
+            self._flushing = True
+        self.ask(lambda store: None, timeout_s)
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Write what waits, make it durable, close the file."""
         with self._wake:
@@ -130,7 +137,8 @@ class StoreThread:
                 stopping = self._stopping
                 urgent, asks = _drained(self._urgent), _drained(self._asks)
                 standing, self._standing = self._standing, None
-                bulk_now = stopping or time.monotonic() >= bulk_due_s
+                bulk_now = stopping or self._flushing or time.monotonic() >= bulk_due_s
+                self._flushing = False
                 bulk = _drained(self._bulk) if bulk_now else []
             if standing is not None:
                 self._standing_again = None

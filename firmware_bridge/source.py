@@ -101,6 +101,10 @@ class MqttSensor(Table, frozen=True):
     points: dict[str, tuple[float, float]] = field(default_factory=dict)
     update_interval_s: Annotated[float, Meta(gt=0)] = 1.0
     burst_interval_s: Annotated[float, Meta(gt=0, description="how often it sends a waveform")] = 600.0
+    axes: Annotated[
+        tuple[Literal["x", "y", "z"], ...],
+        Meta(max_length=3, description="left out: learned from its first two bursts"),
+    ] = ()
 
     def __post_init__(self) -> None:
         """Raises: ValueError: a point without unit, or an empty range."""

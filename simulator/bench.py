@@ -187,7 +187,10 @@ def _site() -> str:
         ]
     lines.append("[[sources]]\nkind = 'mqtt'\nname = 'bursts'\nhost = '127.0.0.1'\nport = 1883\nversion = '3.1.1'")
     for i in range(N_SETS):
-        lines += [f"[[sources.sensors]]\nname = 'accel-{at}{i}'\nburst_interval_s = {BURST_INTERVAL_S}" for at in "mp"]
+        lines += [
+            f"[[sources.sensors]]\nname = 'accel-{at}{i}'\nburst_interval_s = {BURST_INTERVAL_S}\naxes = ['x', 'y', 'z']"
+            for at in "mp"
+        ]
     for i in range(N_SETS):
         common = f"rated_speed_rpm = 1460\nlearn_windows = {LEARN_WINDOWS}\nstarting_s = 0"
         lines += [

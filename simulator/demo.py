@@ -27,8 +27,10 @@ from simulator.stage import (
     answer,
     embedded_broker,
     free_ports,
+    orderly_end,
     part,
     site_with_ports,
+    wait_port,
 )
 
 SCENARIO = "demo"
@@ -46,7 +48,7 @@ def demo(
     root: Annotated[Path | None, typer.Option(help="the folder that holds config/ and models/")] = None,
 ) -> int:
     """A simulated plant, the agent, growing faults and explained alarms, in under two minutes."""
-    with ExitStack() as stack:
+    with orderly_end(), ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hark-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
         found = find_root(root)
@@ -70,17 +72,18 @@ def play(root: Path, folder: Path, scenario: str, engine: str, length_s: float, 
         collector = stack.enter_context(
             part("data", "collect", dataset, "--port", broker_port, "--mqtt", "3.1.1", "--json", folder=folder)
         )
-        agent = stack.enter_context(part("run", site, "--root", root, "--json", folder=folder))
-        online = lambda: watcher.gateway.get("state") == "online"  # noqa: E731
-        watcher.wait(online, STOP_TIMEOUT_S, "the agent to come online", agent, collector)
         plant = stack.enter_context(
             part(
                 *("simulate", scenario, "--root", root, "--modbus-port", modbus_port, "--mqtt-port", broker_port),
-                *("--truth", folder / "truth.jsonl", "--duration", length_s + 2 * STOP_TIMEOUT_S, "--json"),
+                *("--truth", folder / "truth.jsonl", "--duration", length_s + 3 * STOP_TIMEOUT_S, "--json"),
                 folder=folder,
             )
         )
+        wait_port(modbus_port, plant)
         plant_started = time.monotonic()
+        agent = stack.enter_context(part("run", site, "--root", root, "--json", folder=folder))
+        online = lambda: watcher.gateway.get("state") == "online"  # noqa: E731
+        watcher.wait(online, STOP_TIMEOUT_S, "the agent to come online", agent, collector)
         while time.monotonic() - plant_started < length_s:
             for one in (agent, collector, plant):
                 one.check()

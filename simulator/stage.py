@@ -219,6 +219,18 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def wait_port(port: int, owner: Part) -> None:
+    """Until something listens on a port of this machine. Raises: PartFailed: its owner ended, or did not open it in time."""
+    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    pause = threading.Event()
+    while time.monotonic() < deadline_s:
+        owner.check()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
+            return
+        pause.wait(0.05)
+    raise PartFailed(f"{owner.name} did not open port {port} within {STOP_TIMEOUT_S:.0f} s\n{owner.last_words()}")
+
+
 def free_ports(n_ports: int) -> int:
     """The first of `n_ports` free neighbouring ports."""
     for _ in range(50):

@@ -20,6 +20,7 @@ from firmware_bridge.measurement import Channel, Quality
 N_STUCK_POLLS = 10  # unchanged to the bit for this many polls
 N_STUCK_UPDATES = 5  # and for this many of the device's own update intervals (it may renew slower than we poll)
 N_SILENT_INTERVALS = 3
+STARTUP_S = 10.0  # devices that came on with us may take so long before they are called silent
 N_BAD_INTERVALS = 10
 N_BACK_INTERVALS = 3
 _NS = 1e9
@@ -146,11 +147,13 @@ class SensorWatch:
         watched_s = (monotonic_ns - self._started_ns) / _NS
         if not sensor.indices.size:
             quiet_s = min(since_burst_s.get(sensor.name, np.inf), watched_s)
-            return (SensorFault.SILENT if quiet_s >= N_SILENT_INTERVALS * sensor.interval_s else None), (), quiet_s
+            silent = quiet_s >= max(N_SILENT_INTERVALS * sensor.interval_s, _grace_s(watched_s))
+            return (SensorFault.SILENT if silent else None), (), quiet_s
         since_good_s = np.minimum(tags.since_good_s[sensor.indices], watched_s)
         quality = tags.quality[sensor.indices]
         named = np.isin(quality, (Quality.BAD_RANGE, Quality.BAD_SENTINEL))
-        if not named.any() and since_good_s.min() >= N_SILENT_INTERVALS * sensor.interval_s:
+        silent_after_s = max(N_SILENT_INTERVALS * sensor.interval_s, _grace_s(watched_s))
+        if not named.any() and since_good_s.min() >= silent_after_s:
             return SensorFault.SILENT, sensor.points, float(since_good_s.min())
         for fault, code in ((SensorFault.RANGE, Quality.BAD_RANGE), (SensorFault.ABSENT, Quality.BAD_SENTINEL)):
             bad = (quality == code) & (since_good_s >= N_BAD_INTERVALS * sensor.interval_s)
@@ -170,6 +173,11 @@ class SensorWatch:
         if (frozen_s >= sensor.stuck_after_s[sensor.live]).all():
             return SensorFault.STUCK, _names(sensor.points, sensor.live), float(frozen_s.min())
         return None, (), 0.0
+
+
+def _grace_s(watched_s: float) -> float:
+    """How long a silence must last at least while everything is only coming on."""
+    return STARTUP_S if watched_s < STARTUP_S else 0.0
 
 
 def _since(since_ns: int | None, running: bool | None, monotonic_ns: int) -> int | None:

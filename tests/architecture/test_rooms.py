@@ -146,7 +146,7 @@ NOT_FOR_A_WARM_START = ("scipy.fft", "scipy.special", "sqlite_utils", "rich")
 
 
 def test_an_agent_that_has_run_before_loads_no_more_than_it_needs() -> None:
-    """scipy.fft brings 22 MiB of which one module is used (features/fourier.py), sqlite-utils 4 that only a migration needs."""
+    """scipy.fft brings 22 MiB of which one module is used (features/fourier.py), sqlite-utils 3 that only a migration needs."""
     answer = subprocess.run(
         [sys.executable, "-c", IMPORT_THE_AGENT], check=True, capture_output=True, text=True, cwd=ROOT
     )

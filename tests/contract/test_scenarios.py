@@ -91,9 +91,9 @@ def test_the_demo_shows_its_three_faults_in_the_quantities_they_move() -> None:
     assert after["press-suction-a"]["pressure_bar"] == pytest.approx(
         before["press-suction-a"]["pressure_bar"], abs=0.03
     )
-    assert plant.scalars("b", 39.0)["vib-b"] == plant.scalars("b", 74.0)["vib-b"]
+    assert plant.scalars("b", 41.0)["vib-b"] == plant.scalars("b", 74.0)["vib-b"]
     assert plant.scalars("b", 36.0)["vib-b"] != plant.scalars("b", 37.0)["vib-b"]
-    assert plant.scalars("b", 62.0)["press-suction-b"]["pressure_bar"] < -0.4
+    assert plant.scalars("b", 64.0)["press-suction-b"]["pressure_bar"] < -0.4
     truth = {(row.machine, row.fault) for row in plant.truth(70.0)}
     assert truth == {
         ("M-101A", "bearing_outer_race"),
@@ -175,7 +175,7 @@ def test_fault_courses_are_exact_at_their_ends() -> None:
     """Delay is measured from the onset: nothing before it, all of it after the ramp, nothing after the hold."""
     scenario = load_scenario("demo")
     race = next(fault for fault in scenario.faults if fault.id == "bearing_outer_race")
-    assert race.severity(33.999) == 0.0
-    assert race.severity(34.0 + 12.5) == pytest.approx(0.4)
-    assert race.severity(59.0) == race.severity(1e6) == 0.8
+    assert race.severity(35.999) == 0.0
+    assert race.severity(36.0 + 12.5) == pytest.approx(0.4)
+    assert race.severity(61.0) == race.severity(1e6) == 0.8
     assert set(FAULTS) >= {"bearing_outer_race", "unbalance", "misalignment", "cavitation", "dry_run", "sensor_stuck"}

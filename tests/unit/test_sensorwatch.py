@@ -83,8 +83,8 @@ def test_a_sensor_never_heard_gets_its_time_after_the_start() -> None:
     plant.since_good[:] = np.inf
     plant.quality[:] = Quality.BAD_COMM
     plant.since_burst.clear()
-    assert plant.step(2) == []
-    assert ("sensor:drive-a:silent", Change.RAISED) in plant.step(3)
+    assert plant.step(9) == []
+    assert ("sensor:drive-a:silent", Change.RAISED) in plant.step(10)
 
 
 def test_values_that_cannot_be_are_a_wiring_fault_not_a_machine_fault() -> None:
