@@ -42,6 +42,7 @@ from firmware_bridge.upstream import topic_status
 log = logging.getLogger(__name__)
 
 INBOX_ITEMS = 2048
+INBOX_BYTES = 32 << 20  # of waveforms; a three-axis second takes 0.3 MB
 SOURCE_READ_S = 0.5
 SOURCE_RETRY_S = (1.0, 60.0)
 STATE_INTERVAL_S = 1.0
@@ -52,32 +53,44 @@ DRAIN_S = 5.0
 
 
 class Inbox:
-    """Bounded queue from the sources to the pipeline: the newest measurement counts, the oldest is dropped and counted."""
+    """Queue from the sources to the pipeline, bounded in items and bytes: the oldest is dropped and counted."""
 
-    def __init__(self, max_items: int = INBOX_ITEMS) -> None:
+    def __init__(self, max_items: int = INBOX_ITEMS, max_bytes: int = INBOX_BYTES) -> None:
         self.max_items = max_items
+        self.max_bytes = max_bytes
         self.dropped = 0
+        self._bytes = 0
         self._items: deque[Measurement] = deque()
         self._news = threading.Condition()
 
     def offer(self, item: Measurement) -> None:
         """Never waits."""
         with self._news:
-            if len(self._items) >= self.max_items:
-                self._items.popleft()
-                self.dropped += 1
             self._items.append(item)
+            self._bytes += _waveform_bytes(item)
+            while len(self._items) > self.max_items or self._bytes > self.max_bytes:
+                self._pop()
+                self.dropped += 1
             self._news.notify()
 
     def take(self, timeout_s: float) -> Measurement | None:
         """The oldest measurement, or None after `timeout_s`."""
         with self._news:
             self._news.wait_for(lambda: bool(self._items), timeout_s)
-            return self._items.popleft() if self._items else None
+            return self._pop() if self._items else None
 
     def fill(self) -> float:
         """Share in use, 0..1."""
-        return len(self._items) / self.max_items
+        return max(len(self._items) / self.max_items, self._bytes / self.max_bytes)
+
+    def _pop(self) -> Measurement:
+        item = self._items.popleft()
+        self._bytes -= _waveform_bytes(item)
+        return item
+
+
+def _waveform_bytes(item: Measurement) -> int:
+    return 0 if isinstance(item, Block) else item.samples.nbytes
 
 
 class App:

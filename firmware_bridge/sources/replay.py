@@ -45,16 +45,14 @@ class RecordingColumn(Table, frozen=True):
 
 
 class Recording(Table, frozen=True):
-    """How to read one public or own data set, and which kind of machine to watch it as.
+    """How to read the files of one public or own data set; how they are watched is the site file's business.
 
-    `learn_rows` is how many first rows of a file are its healthy normal; `ignore` names columns that must not be seen
-    (the labels). Times in the file are local by `utc_offset_h` hours east of Greenwich.
+    `ignore` names columns that must not be seen (the labels). Times in a file are local, `utc_offset_h` hours east of
+    Greenwich.
     """
 
     title: str
     licence: str
-    machine_type: PointName
-    learn_rows: Annotated[int, Meta(ge=1)]
     time_column: str
     time_format: str
     columns: Annotated[tuple[RecordingColumn, ...], Meta(min_length=1)]
