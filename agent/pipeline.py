@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -178,13 +178,15 @@ class Pipeline:
                 self._keep_events(self._book.raise_(self._sensor_condition(tag, change), utc_ns), outcome)
 
     def _sensor_condition(self, tag: str, change: SensorChange) -> Condition:
+        watch = self.watches[tag]
+        explanation = self._diagnosis.of_sensor(watch.machine, change)
         return Condition(
             machine=tag,
             name=change.condition,
             alarm_class=AlarmClass.SENSOR,
             severity=SEVERITY[change.fault],
             onset_utc_ns=change.onset_utc_ns,
-            explanation=self._diagnosis.of_sensor(self.watches[tag].machine, change),
+            explanation=replace(explanation, operating_state=watch.state.key),
         )
 
     def _keep_events(self, events: Iterable[AlarmEvent], outcome: Outcome) -> None:

@@ -163,6 +163,7 @@ class Explanation:
     action: str
     act_within_h: float | None
     data_quality: str
+    operating_state: str = ""  # what the machine was doing, e.g. "running:10"
 
 
 @dataclass(frozen=True, slots=True)

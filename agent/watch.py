@@ -306,7 +306,7 @@ class MachineWatch:
             alarm_class=AlarmClass.MODEL,
             severity=explained.severity,
             onset_utc_ns=self._tracker.onset_utc_ns,
-            explanation=explained.explanation,
+            explanation=replace(explained.explanation, operating_state=vector.state.key),
             model={"name": self.bundle.manifest.name, "version": self.bundle.manifest.version},
         )
         found.began.append(condition)
@@ -333,7 +333,7 @@ class MachineWatch:
             alarm_class=AlarmClass.LIMIT,
             severity=Severity(change.limit.severity),
             onset_utc_ns=change.onset_utc_ns,
-            explanation=self._diagnosis.of_limit(self.machine, change),
+            explanation=replace(self._diagnosis.of_limit(self.machine, change), operating_state=self.state.key),
         )
 
     # ------------------------------------------------------------------ small parts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from agent.vocabulary import AlarmEvent
+from agent.vocabulary import AlarmEvent, Cause
 
 
 class Notifier(Protocol):
@@ -52,26 +52,38 @@ def alarm_message(event: AlarmEvent, site: str, gateway: str, machine: MachineNa
             {
                 "feature": seen.feature,
                 "words": seen.words,
-                "value": seen.value,
-                "normal": seen.normal,
-                "limit": seen.limit,
+                "value": _told(seen.value),
+                "normal": _told(seen.normal),
+                "limit": _told(seen.limit),
                 "unit": seen.unit,
-                "frequency_hz": seen.frequency_hz,
+                "frequency_hz": _told(seen.frequency_hz),
             }
             for seen in explanation.evidence
         ],
-        "fault": {"code": cause.fault, "words": cause.words, "confidence": round(cause.confidence, 2)}
-        if cause
-        else None,
-        "others": [
-            {"code": other.fault, "words": other.words, "confidence": round(other.confidence, 2)}
-            for other in explanation.causes[1:3]
-        ],
+        "operating_state": explanation.operating_state,
+        "fault": _cause(cause) if cause else None,
+        "others": [_cause(other) for other in explanation.causes[1:3]],
         "why": [{"feature": seen.feature, "share": round(seen.share, 3)} for seen in explanation.evidence],
         "do": [{"text": explanation.action, "due_h": explanation.act_within_h}],
         "data_quality": explanation.data_quality,
         "model": dict(event.model),
         "text": {lang: event.text},
+    }
+
+
+def _told(value: float | None) -> float | None:
+    """Four digits: what a person reads, and the message stays below 2 kB."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    """A likely fault with what speaks for and against it."""
+    return {
+        "code": cause.fault,
+        "words": cause.words,
+        "confidence": round(cause.confidence, 2),
+        "for": list(cause.evidence_for),
+        "against": list(cause.evidence_against),
     }
 
 

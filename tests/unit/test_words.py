@@ -127,6 +127,8 @@ def test_the_retained_alarm_is_complete_small_and_goes_with_the_alarm() -> None:
         "code": "bearing_outer_race",
         "words": "outer-race wear of DE bearing 6308",
         "confidence": 0.82,
+        "for": [],
+        "against": [],
     }
     assert message["seen"][0]["frequency_hz"] == 73.6
     assert {
