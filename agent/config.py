@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -154,7 +154,6 @@ class Site:
     channels: tuple[Channel, ...]
     first_channels: tuple[int, ...]
     machines: tuple[Machine, ...]
-    warnings: tuple[str, ...] = field(default=())
 
     @property
     def data_dir(self) -> Path:

@@ -3,8 +3,7 @@
 HarkError
 └── AgentError
     ├── BundleRefused     a model folder is not what its manifest says, or not for this agent      exit 1
-    ├── StoreError        the data folder cannot be used                                           exit 1
-    └── LearningRefused   a machine that is not healthy may not be learned as healthy              exit 1
+    └── StoreError        the data folder cannot be used                                           exit 1
 """
 
 from __future__ import annotations
@@ -22,7 +21,3 @@ class BundleRefused(AgentError):
 
 class StoreError(AgentError):
     """The buffer on disk cannot be opened or written."""
-
-
-class LearningRefused(AgentError):
-    """A machine in zone C or D may not become its own baseline."""

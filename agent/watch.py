@@ -23,6 +23,7 @@ from agent.decision.threshold import Change, ConditionTracker, LimitChange, Limi
 from agent.diagnosis import Diagnosis
 from agent.features import Cores
 from agent.inference.bundle import Bundle
+from agent.machine import Limit
 from agent.state import StateTracker
 from agent.tagbank import TagBank
 from agent.vocabulary import (
@@ -41,9 +42,11 @@ from firmware_bridge.measurement import Channel
 
 MONTH_S = 30 * 86_400.0
 MODEL_CONDITION = "model"
+NOT_LEARNED = "not_learned"  # the limit that keeps a sick machine from becoming its own normal
 VELOCITY = "spectrum.velocity_rms_mm_s"
 N_WINDOWS_KEPT = 2  # bursts kept in memory per machine, so that an alarm carries the one before it too
 MIN_SHARE_PRESENT = 0.5  # of the baseline's columns; with fewer there is no verdict
+N_AXES = 3  # the velocity column adds axes: above sqrt(3) times a zone's boundary one axis is beyond it for certain
 EXCURSION_LIMIT = 3.0  # a smoothed score takes at most this many thresholds from one decision, so that it can come back
 
 
@@ -96,6 +99,9 @@ class MachineWatch:
         self.baselines: dict[str, Baseline] = {**shipped, **saved}
         self._tracker = ConditionTracker(k=decision.k, m=decision.m, off_delay_s=decision.off_delay_s)
         self._limits = LimitWatch(machine.profile.limits)
+        self._sick_mm_s = machine.profile.zone_bc_mm_s * math.sqrt(N_AXES)
+        self._sick = Limit(name=NOT_LEARNED, channel="velocity_rms_mm_s", fault="high_vibration", above=self._sick_mm_s)
+        self._sick_tracker = ConditionTracker(k=decision.k, m=decision.m)
         self._states = StateTracker(
             machine.state_rule, machine.nameplate.rated_speed_rpm, assume_running=machine.spec.assume_running
         )
@@ -243,7 +249,7 @@ class MachineWatch:
 
     # ------------------------------------------------------------------ learning
     def _learn(self, vector: FeatureVector, found: Findings) -> None:
-        if not vector.present.any() or self._is_sick(vector):
+        if not vector.present.any() or self._is_sick(vector, found):
             return
         complete = self._learner.offer(vector)
         if complete is None:
@@ -270,10 +276,20 @@ class MachineWatch:
         floor = reference_floor(self.bundle.manifest.healthy_contributions, np.isfinite(baseline.location))
         return reference_score(np.asarray(scores), floor)
 
-    def _is_sick(self, vector: FeatureVector) -> bool:
-        """Zone C or D may not become normal: the limit alarm stands, and nothing is learned."""
+    def _is_sick(self, vector: FeatureVector, found: Findings) -> bool:
+        """Zone C or D may not become normal: nothing is learned, and an alarm says so on the first day."""
         velocity_mm_s = self._column_value(vector, VELOCITY)
-        return velocity_mm_s is not None and velocity_mm_s > self.machine.profile.zone_bc_mm_s
+        bound = self._sick_mm_s
+        if velocity_mm_s is None:
+            return False
+        change = self._sick_tracker.step(velocity_mm_s - bound, vector.arrived_monotonic_ns, vector.utc_ns)
+        if change is Change.RAISED:
+            onset_utc_ns = self._sick_tracker.onset_utc_ns
+            limit = LimitChange(self._sick, change, velocity_mm_s, bound, None, onset_utc_ns)
+            found.began.append(self._limit_condition(f"limit:{NOT_LEARNED}", limit))
+        elif change is Change.CLEARED:
+            found.ended.append(f"limit:{NOT_LEARNED}")
+        return velocity_mm_s > bound
 
     # ------------------------------------------------------------------ conditions
     def _decide(
@@ -368,6 +384,8 @@ class MachineWatch:
         if condition == MODEL_CONDITION:
             self._tracker.hold(onset_utc_ns)
             self._told.add(cause)
+        elif condition == f"limit:{NOT_LEARNED}":
+            self._sick_tracker.hold(onset_utc_ns)
         elif condition.startswith("limit:"):
             self._limits.hold(condition.removeprefix("limit:"), onset_utc_ns)
 

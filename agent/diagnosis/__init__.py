@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta
 
 from agent.decision.alarm import clear_cause
-from agent.decision.sensorwatch import SEVERITY, SensorChange
+from agent.decision.sensorwatch import SensorChange
 from agent.decision.threshold import LimitChange
 from agent.vocabulary import F64, Cause, Evidence, Explanation, FeatureVector, OperatingPoint, Score, Severity
 from agent.words import Words
@@ -335,10 +335,6 @@ class Diagnosis:
             act_within_h=None,
             data_quality=self._words.say("quality", "sensor"),
         )
-
-    @staticmethod
-    def sensor_severity(change: SensorChange) -> Severity:
-        return SEVERITY[change.fault]
 
     def _view(
         self, machine: Machine, vector: FeatureVector, score: Score, baseline: Baseline, point: OperatingPoint

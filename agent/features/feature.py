@@ -175,9 +175,6 @@ class Plan:
         start, stop = (-int(-edge // self.bin_hz) for edge in band_hz)  # ceil
         return slice(max(start, 1), min(stop, (self.n_samples + 1) // 2))
 
-    def of_family(self, family: str) -> tuple[Column, ...]:
-        return tuple(column for column, f in zip(self.columns, self.features, strict=True) if f.family == family)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:

@@ -87,3 +87,16 @@ def test_every_alarm_says_what_where_since_when_and_what_to_do() -> None:
     bearing = next(event for event in raised if event.machine == "M-101A")
     assert "6308" in bearing.text
     assert bearing.explanation.evidence[0].frequency_hz == pytest.approx(74.0, abs=1.0)
+
+
+def test_a_machine_that_is_already_sick_is_not_learned_as_healthy(tmp_path: Path) -> None:
+    """Learned on a sick machine, everything after looks well. It is told on the first day instead."""
+    text = (ROOT / "config" / "scenarios" / "healthy.toml").read_text()
+    fault = '[[faults]]\nset = "a"\nid = "unbalance"\nplace = "motor_de"\nonset_s = 0\nramp_s = 0.1\npeak = 1.0\n'
+    (tmp_path / "sick.toml").write_text(f"{text}\n{fault}")
+    story = tell(site_of_demo(ROOT), str(tmp_path / "sick.toml"), ROOT, seconds=45.0)
+    assert ("M-101A", "running:10") not in story.baselines
+    assert ("P-101A", "running:10") in story.baselines, "its pump is well"
+    told = [event for event in story.events if event.condition == "limit:not_learned"]
+    assert [(event.machine, event.trigger) for event in told] == [("M-101A", "raise")]
+    assert "vibration too high" in told[0].text
