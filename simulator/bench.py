@@ -44,7 +44,7 @@ LEAST_IDLE_S = 5.0  # processor time is counted in hundredths of a second
 UNITS = {
     "rss_mib": ("memory of the agent, ten machines, engine on", "MiB"),
     "cold_start_s": (
-        "start of the process to the first scored window; bursts come every 2 s and two teach the axes",
+        "start of the process to the first scored window",
         "s",
     ),
     "idle_cpu_pct": ("one core, ten machines, scalars at 1 Hz, no bursts", "%"),
