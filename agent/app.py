@@ -101,6 +101,7 @@ class App:
         self.clock = clock or SystemClock()
         self.started_ns = self.clock.monotonic_ns()
         self.first_score_s: float | None = None
+        self.failure = ""  # which stage broke, and why
         self.produced: Counter[str] = Counter()
         self._stop = threading.Event()
         self._inbox = Inbox()
@@ -145,7 +146,7 @@ class App:
         bodies: list[tuple[str, Callable[[], None]]] = [("pipeline", self._run_pipeline)]
         bodies += [(f"source-{source.name}", partial(self._run_source, source)) for source in self._sources]
         for name, body in bodies:
-            thread = threading.Thread(target=body, name=name, daemon=True)
+            thread = threading.Thread(target=partial(self._guarded, name, body), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
         gc.collect()
@@ -176,6 +177,15 @@ class App:
         return ledger
 
     # ------------------------------------------------------------------ the threads
+    def _guarded(self, name: str, body: Callable[[], None]) -> None:
+        """A stage that breaks ends the process: alive but silent is worse than a restart by the supervisor."""
+        try:
+            body()
+        except Exception as error:
+            log.critical("stage broken, stopping: stage=%s cause=%s", name, error, exc_info=True)
+            self.failure = f"{name}: {type(error).__name__}: {error}"
+            self._stop.set()
+
     def _run_source(self, source: Source) -> None:
         """Reads and offers; never waits for the pipeline. A lost source is tried again, ever more slowly."""
         delay_s = SOURCE_RETRY_S[0]
@@ -299,6 +309,7 @@ class App:
             "counts": self.counts(),
             "rss_mib": round(rss_mib(), 1),
             "first_score_s": self.first_score_s,
+            "failure": self.failure,
         }
 
     def drops(self) -> dict[str, int]:

@@ -44,7 +44,7 @@ def run(
     app.wait(seconds)
     ledger = app.stop()
     print(json.dumps(ledger) if json_ else _ledger_lines(ledger), flush=True)
-    return 0
+    return 1 if app.failure else 0
 
 
 def check(

@@ -134,7 +134,7 @@ class Pipeline:
         sensor = self.site.channels[int(block.channels[0])].sensor
         for tag in self._sensor_machines.get(sensor, ()):
             found = self.watches[tag].on_tags(self._tags, self._sensor_watch.muted(), block.monotonic_ns, block.utc_ns)
-            self._keep(tag, found, block.utc_ns, outcome)
+            self._keep(tag, found, block, outcome)
         return outcome
 
     def _on_waveform(self, waveform: Waveform) -> Outcome:
@@ -151,22 +151,16 @@ class Pipeline:
         for window in windows:
             self.counters["windows"] += 1
             found = watch.on_window(window, self._tags, self._sensor_watch.muted(), waveform.utc_ns)
-            self._keep(watch.machine.tag, found, waveform.utc_ns, outcome)
+            self._keep(watch.machine.tag, found, waveform, outcome)
         return outcome
 
-    def _keep(self, tag: str, found: Findings, utc_ns: int, outcome: Outcome) -> None:
-        first_event = len(outcome.events)
-        for condition in found.began:
-            self._keep_events(self._book.raise_(condition, utc_ns), outcome)
-        for name in found.ended:
-            self._keep_events(self._book.clear(tag, name, utc_ns), outcome)
-        alarm_id = next(
-            (event.alarm_id for event in outcome.events[first_event:] if event.condition == MODEL_CONDITION), None
-        )
-        for record in found.records:
-            if record.stream == "burst" and isinstance(record.payload, dict):
-                record.payload["alarm_id"] = alarm_id
-        outcome.records.extend(found.records)
+    def _keep(self, tag: str, found: Findings, item: Measurement, outcome: Outcome) -> None:
+        """Conditions become events; the bursts around an alarm carry its id."""
+        events = [event for condition in found.began for event in self._book.raise_(condition, item.utc_ns)]
+        events += [event for name in found.ended for event in self._book.clear(tag, name, item.utc_ns)]
+        self._keep_events(events, outcome, item.monotonic_ns)
+        alarm_id = next((event.alarm_id for event in events if event.condition == MODEL_CONDITION), None)
+        outcome.records.extend(_of_alarm(record, alarm_id) for record in found.records)
         outcome.baselines.extend((tag, state, baseline) for state, baseline in found.baselines)
 
     def _sensor_changed(self, change: SensorChange, utc_ns: int, outcome: Outcome) -> None:
@@ -189,13 +183,17 @@ class Pipeline:
             explanation=replace(explanation, operating_state=watch.state.key),
         )
 
-    def _keep_events(self, events: Iterable[AlarmEvent], outcome: Outcome) -> None:
+    def _keep_events(self, events: Iterable[AlarmEvent], outcome: Outcome, arrived_monotonic_ns: int = 0) -> None:
+        """Args: arrived_monotonic_ns: of the measurement that caused them; 0 where none did (silence, a person)."""
         for event in events:
             outcome.events.append(event)
             machine = self.watches[event.machine].machine
             named = MachineName(machine.profile.title, machine.spec.type)
             body = alarm_message(event, self.site.config.site.name, self.site.config.site.gateway, named)
-            outcome.records.append(Record("alarm", event.machine, event.utc_ns, body, urgent=True))
+            record = Record(
+                "alarm", event.machine, event.utc_ns, body, urgent=True, arrived_monotonic_ns=arrived_monotonic_ns
+            )
+            outcome.records.append(record)
 
     # ------------------------------------------------------------------ small parts
     def _runs(self, machines: list[str]) -> bool | None:
@@ -257,3 +255,10 @@ class Pipeline:
         if learned is not None:
             return f"learning {learned:.0%}"
         return "ok" if watch.state.mode is Mode.RUNNING else str(watch.state.mode)
+
+
+def _of_alarm(record: Record, alarm_id: str | None) -> Record:
+    """A burst record with the alarm that it belongs to; any other record as it is."""
+    if record.stream != "burst" or isinstance(record.payload, bytes):
+        return record
+    return replace(record, payload={**record.payload, "alarm_id": alarm_id})

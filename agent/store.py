@@ -225,11 +225,6 @@ class Store:
         with self._transaction(full=False):
             self._db.executemany(sql, [(name, n, n) for name, n in counts.items()])
 
-    def record_gap(self, what: str, from_utc_ns: int, to_utc_ns: int, n: int, reason: str) -> None:
-        """Say that something is missing, and why. Durable at return."""
-        with self._transaction(full=True):
-            self._insert_gap(Gap(what, from_utc_ns, to_utc_ns, n, reason))
-
     # -- the outbox
 
     def pending(self, limit: int, now_utc_ns: int) -> list[StoredRecord]:

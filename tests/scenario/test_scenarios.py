@@ -86,6 +86,11 @@ def test_every_alarm_says_what_where_since_when_and_what_to_do() -> None:
             assert shown.unit
     bearing = next(event for event in raised if event.machine == "M-101A")
     assert "6308" in bearing.text
+    kept = [record for record in story.records if record.stream == "alarm" and record.payload["class"] != "sensor"]
+    assert kept
+    assert all(record.arrived_monotonic_ns > 0 for record in kept), "or its time to the disk could not be told"
+    bursts = [record.payload["alarm_id"] for record in story.records if record.stream == "burst"]
+    assert set(bursts) == {record.payload["id"] for record in kept if record.payload["condition"] == "model"}
     assert bearing.explanation.evidence[0].frequency_hz == pytest.approx(74.0, abs=1.0)
 
 
