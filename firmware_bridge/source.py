@@ -76,22 +76,44 @@ class ModbusSensor(Table, frozen=True):
     device: Annotated[FileStem, Meta(description="a file of config/devices, without .toml")]
     unit_id: Annotated[int, Meta(ge=1, le=255, description="1 to 247; 255 for some TCP devices; 0 is a broadcast")]
     poll_interval_s: Annotated[
-        float, Meta(ge=0.05, le=86400, description="a 9600-baud line of eight needs 1 s or more")
+        float, Meta(ge=0.01, le=86400, description="a 9600-baud line of eight needs 1 s or more")
     ] = 1.0
 
 
 class ModbusSpec(Table, frozen=True, tag="modbus", tag_field="kind"):
-    """A Modbus TCP endpoint: a device, or a gateway with a serial line of devices behind it. Read only."""
+    """A Modbus endpoint: a TCP device, a gateway with a line of devices behind it, or a serial line. Read only."""
 
     name: Name
-    host: Host
     sensors: Annotated[tuple[ModbusSensor, ...], Meta(min_length=1)]
+    host: Host | None = None
     port: Port = 502
+    framing: Annotated[
+        Literal["tcp", "rtu"], Meta(description="rtu for a converter that passes serial frames on as they are")
+    ] = "tcp"
+    serial: Annotated[str | None, Meta(description="a port of this machine, best as /dev/serial/by-id/...")] = None
+    baud_rate: Annotated[int, Meta(ge=300, le=1_000_000)] = 19200
+    parity: Literal["even", "odd", "none"] = "even"
+    stop_bits: Literal[1, 2] = 1
     timeout_s: Annotated[float, Meta(ge=0.05, le=30)] = 1.0
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: two sensors of one name."""
+        """Raises: ValueError: no place or two, two sensors of one name, or one device twice."""
+        if (self.host is None) == (self.serial is None):
+            raise ValueError('a modbus source has either  host = "192.0.2.10"  or  serial = "/dev/ttyUSB0"')
         _unique([sensor.name for sensor in self.sensors])
+        seen: dict[tuple[int, str], str] = {}
+        for sensor in self.sensors:
+            other = seen.setdefault((sensor.unit_id, sensor.device), sensor.name)
+            if other != sensor.name:
+                raise ValueError(
+                    f"{other} and {sensor.name} are the same device, unit {sensor.unit_id}; name it once, "
+                    f"several machines may list one sensor"
+                )
+
+    @property
+    def place(self) -> str:
+        """Where it is, as a person says it."""
+        return f"{self.host}:{self.port}" if self.host is not None else str(self.serial)
 
 
 class MqttSensor(Table, frozen=True):

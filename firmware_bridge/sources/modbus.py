@@ -1,339 +1,316 @@
-"""Polls Modbus TCP with pymodbus, and checks every answer, because pymodbus does not.
+"""Polls one Modbus endpoint: every unit on its own monotonic cadence, one Block a poll, one transaction at a time.
 
-A TCP answer with fewer registers or another function code comes back from pymodbus as good data (3.16.1, measured), and
-one late answer can shift all that follow. So retries are ours, an answer is compared with its request, and after
-silence or nonsense the connection is dropped: nothing late can be taken for the next answer.
-
-Read only, twice over: the client has four verbs, and a guard at the last gate refuses to send any other function code.
+Whoever was heard last time is asked first. A unit that is silent, damaged or never heard is a suspect: it is asked in the
+time that the others leave before they fall due again, so one dead device costs its neighbours nothing but its first
+silence, and that is short, because a healthy unit's own answer time says how long to wait for it.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
-import struct
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pymodbus.client import ModbusTcpClient
-from pymodbus.exceptions import ConnectionException, ModbusException
-from pymodbus.pdu import ModbusPDU
 
 from firmware_bridge.device import DeviceProfile, channels, load_device
 from firmware_bridge.errors import SourceLost
 from firmware_bridge.measurement import Block, Channel, Measurement
-from firmware_bridge.registers import Decoder, Read
+from firmware_bridge.modbus_link import Link, NoAnswer, Refused, SerialLine, serial_link, tcp_link
+from firmware_bridge.poll import NONSENSE, SILENCE, TROUBLES, UNKNOWN, UnitPoll
 from firmware_bridge.source import AnySpec, ModbusSensor, ModbusSpec, SourceContext
 
 log = logging.getLogger(__name__)
-logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # it logs every silence; we log changes of state
 
-READ_FUNCTIONS = frozenset((1, 2, 3, 4))
-FAILURES_TO_OPEN = 3
-PROBE_AFTER_S = (5.0, 15.0, 60.0)
-GATEWAY_CODES = (10, 11)  # path unavailable, target did not answer: as silence of that unit, the line is well
-EXCEPTIONS = {
-    1: "illegal function: this device does not answer to that function; check the device file",
-    2: "illegal address: the device has no such register; check address_base and allow_gaps in the device file",
-    3: "illegal value: too many registers at once; lower max_registers in the device file",
-    4: "device failure",
-    5: "acknowledge: the device needs more time",
-    6: "device busy",
-    8: "memory parity error in the device",
-    10: "gateway path unavailable: check the gateway's own settings",
-    11: "gateway target did not answer: check the unit id and the RS-485 wiring",
-}
-U16 = NDArray[np.uint16]
-
-
-class Refused(Exception):
-    """The device answered with a Modbus exception; the line is well."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-        super().__init__(f"exception {code:02X}, {EXCEPTIONS.get(code, 'not in the standard')}")
-
-
-class NoAnswer(Exception):
-    """Silence, or bytes that are no answer to what was asked; the connection is not to be used again."""
-
-
-class ReadOnlyClient:
-    """A Modbus TCP connection that can read, and do nothing else."""
-
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
-        self._address = (host, port)
-        self._timeout_s = timeout_s
-        self._client: ModbusTcpClient | None = None
-
-    def read_coils(self, address: int, count: int, unit_id: int) -> U16:
-        """Function 1; bits as words 0 and 1."""
-        return self._ask(Read(1, address, count), unit_id)
-
-    def read_discrete_inputs(self, address: int, count: int, unit_id: int) -> U16:
-        """Function 2; bits as words 0 and 1."""
-        return self._ask(Read(2, address, count), unit_id)
-
-    def read_holding_registers(self, address: int, count: int, unit_id: int) -> U16:
-        """Function 3."""
-        return self._ask(Read(3, address, count), unit_id)
-
-    def read_input_registers(self, address: int, count: int, unit_id: int) -> U16:
-        """Function 4."""
-        return self._ask(Read(4, address, count), unit_id)
-
-    def connect(self) -> bool:
-        """Connect unless connected; True where that was needed.
-
-        Raises: OSError: nobody there.
-        """
-        if self._client is not None and self._client.connected:
-            return False
-        client = ModbusTcpClient(
-            self._address[0], port=self._address[1], timeout=self._timeout_s, retries=0, trace_pdu=_guard
-        )
-        client.socket = socket.create_connection(self._address, timeout=self._timeout_s)  # pymodbus hides the reason
-        self._client = client
-        return True
-
-    def close(self) -> None:
-        """Drop the connection, and with it every answer still on its way."""
-        if self._client is not None:
-            self._client.close()  # type: ignore[no-untyped-call]
-            self._client = None
-
-    def _ask(self, read: Read, unit_id: int) -> U16:
-        """One request, one checked answer.
-
-        Raises: Refused: a Modbus exception. NoAnswer: silence or nonsense; the connection is dropped.
-        """
-        assert self._client is not None, "connect comes first"
-        verbs = {
-            1: self._client.read_coils,
-            2: self._client.read_discrete_inputs,
-            3: self._client.read_holding_registers,
-            4: self._client.read_input_registers,
-        }
-        try:
-            answer = verbs[read.function](read.address, count=read.count, device_id=unit_id)
-            return _checked(answer, read, unit_id)
-        except ConnectionException:
-            self.close()
-            raise NoAnswer("the connection was closed instead of an answer") from None
-        except (
-            ModbusException,
-            OSError,
-            struct.error,
-            IndexError,
-        ) as error:  # pymodbus lets its parser's errors through
-            self.close()
-            raise NoAnswer(
-                f"no answer within {self._timeout_s:g} s, or none that fits ({type(error).__name__})"
-            ) from None
-        except NoAnswer:
-            self.close()
-            raise
-
-
-def _guard(sending: bool, pdu: ModbusPDU) -> ModbusPDU:
-    """The last gate before the wire: a function that writes has no way out, whoever asked for it."""
-    if sending and pdu.function_code not in READ_FUNCTIONS:
-        raise PermissionError(f"function {pdu.function_code} is not a reading one; this client never writes")
-    return pdu
-
-
-def _checked(answer: ModbusPDU, read: Read, unit_id: int) -> U16:
-    """The words of an answer that answers exactly what was asked."""
-    if answer.isError():
-        raise Refused(answer.exception_code)
-    if answer.dev_id != unit_id or answer.function_code != read.function:
-        raise NoAnswer(
-            f"asked unit {unit_id} by function {read.function}, {answer.dev_id} by {answer.function_code} answered"
-        )
-    if read.function <= 2:
-        if (len(answer.bits) + 7) // 8 != (read.count + 7) // 8:
-            raise NoAnswer(f"asked for {read.count} bits, got {len(answer.bits)}")
-        return np.array(answer.bits[: read.count], np.uint16)
-    if len(answer.registers) != read.count:
-        raise NoAnswer(f"asked for {read.count} registers, got {len(answer.registers)}")
-    return np.array(answer.registers, np.uint16)
+N_TIMED = 16  # answers whose slowest says what a unit's usual is
+N_TO_KNOW = 8
+PATIENCE = 4.0  # times the slowest of them
+LEAST_PATIENCE_S = 0.05
+LEAST_SLACK_S = 0.01  # a shorter wait than this finds nobody
+STARVED_NS = 60 * 1_000_000_000  # a suspect that the others left no time for is asked all the same, once a minute
+MAX_TOLD = 32
+SAID_AGAIN_NS = 24 * 3600 * 1_000_000_000  # the same trouble, back after it was gone
+_NS = 1e9
+COUNTERS = (
+    "polls", "no_answer", "garbled", "refused", "retried", "late", "foreign", "connects", "lost", "skipped_by_breaker",
+    "polls_missed",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
-class _Breaker:
-    """Leaves a dead unit alone: open after three failures in a row, one probe after 5, 15, then every 60 s."""
-
-    failures: int = 0
-    closed_until_ns: int = 0
-
-    def may_ask(self, now_ns: int) -> bool:
-        return now_ns >= self.closed_until_ns
-
-    def failed(self, now_ns: int) -> None:
-        self.failures += 1
-        probe = self.failures - FAILURES_TO_OPEN
-        if probe >= 0:
-            self.closed_until_ns = now_ns + round(PROBE_AFTER_S[min(probe, len(PROBE_AFTER_S) - 1)] * 1e9)
-
-    def answered(self) -> None:
-        self.failures = 0
-        self.closed_until_ns = 0
-
-
-@dataclass(slots=True)
-class _Sensor:
-    """One device: its map, its place in the channel table, its turn."""
+class _Unit:
+    """One device: its poll, its place in the channel table, its turn."""
 
     spec: ModbusSensor
-    decoder: Decoder
+    poll: UnitPoll
     channels: NDArray[np.int32]
     interval_ns: int
+    block_size: int
     due_ns: int = 0
-    breaker: _Breaker = field(default_factory=_Breaker)
-    troubles: dict[int, str] = field(default_factory=dict)
+    asked_ns: int = 0
+    answer_s: deque[float] = field(default_factory=lambda: deque(maxlen=N_TIMED))
+    trouble: str = ""
+    told: dict[str, int] = field(default_factory=dict)  # trouble -> when it was last logged
+
+    @property
+    def usual_s(self) -> float | None:
+        """How long its answers take at most; None while too few are known."""
+        return max(self.answer_s) if len(self.answer_s) >= N_TO_KNOW else None
 
 
 class ModbusSource:
-    """One endpoint, polled by one thread: each sensor on its own monotonic cadence, one Block a poll."""
+    """One endpoint, read by one thread.
+
+    Attributes:
+        troubles: sensor -> what is wrong with it and what to do; empty where all is well.
+    """
 
     def __init__(self, spec: ModbusSpec, profiles: list[DeviceProfile], context: SourceContext) -> None:
         self.name = spec.name
-        self.counters = dict.fromkeys(
-            ("polls", "no_answer", "refused", "connects", "lost", "skipped_by_breaker", "polls_missed"), 0
-        )
+        self.troubles: dict[str, str] = {}
+        self._counts = dict.fromkeys(COUNTERS, 0)
         self._spec = spec
         self._clock = context.clock
-        self._client = ReadOnlyClient(spec.host, spec.port, spec.timeout_s)
+        self._link = link_of(spec)
         self._closed = threading.Event()
         self._lost = False
-        self._sensors: list[_Sensor] = []
+        self._units: list[_Unit] = []
         made: list[Channel] = []
         for sensor, profile in zip(spec.sensors, profiles, strict=True):
             mine = channels(profile, sensor.name)
             first = context.first_channel + len(made)
             places = np.arange(first, first + len(mine), dtype=np.int32)
-            self._sensors.append(_Sensor(sensor, Decoder(profile), places, round(sensor.poll_interval_s * 1e9)))
+            poll = UnitPoll(profile, quarantine_s=0.0 if self._link.ids else spec.timeout_s)
+            self._units.append(_Unit(sensor, poll, places, round(sensor.poll_interval_s * _NS), profile.max_registers))
             made.extend(mine)
         self.channels = tuple(made)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened on the line; `late`, `foreign` and `garbled` are what was dropped."""
+        return self._counts | {"late": self._link.late, "foreign": self._link.foreign, "garbled": self._link.garbled}
 
     def read(self, timeout_s: float) -> Iterator[Measurement]:
         """Poll what falls due within `timeout_s`.
 
-        Raises: SourceLost: nobody listens at the address; every sensor that was due is told BAD_COMM before.
+        Raises: SourceLost: nobody at the address, no such port; every sensor that was due is told BAD_COMM before.
         """
-        end_ns = self._clock.monotonic_ns() + round(timeout_s * 1e9)
+        end_ns = self._clock.monotonic_ns() + round(timeout_s * _NS)
         while not self._closed.is_set():
-            sensor = min(self._sensors, key=lambda s: s.due_ns)
             now_ns = self._clock.monotonic_ns()
-            if sensor.due_ns > now_ns:
+            yield from self._begin_due(now_ns)
+            chosen = self._choose(now_ns)
+            if chosen is None:
+                wake_ns = min(self._next_wake_ns(now_ns), end_ns)
                 if now_ns >= end_ns:
                     return
-                self._closed.wait((min(sensor.due_ns, end_ns) - now_ns) / 1e9)
+                self._closed.wait(max(wake_ns - now_ns, 0) / _NS)
                 continue
+            unit, patience_s = chosen
             try:
                 self._connect()
             except OSError as error:
-                yield from self._nothing_from_all(now_ns)
+                yield from self._nothing_from_all()
                 raise self._lost_because(error) from None
-            self._schedule(sensor, now_ns)
-            yield self._poll(sensor, now_ns)
+            self._ask(unit, patience_s)
+            if unit.poll.active:
+                continue
+            yield self._block(unit)
             if self._clock.monotonic_ns() >= end_ns:
                 return
 
     def close(self) -> None:
         """Stop waiting and hang up."""
         self._closed.set()
-        self._client.close()
+        self._link.close()
+
+    # ------------------------------------------------------------------ whose turn it is
+    def _begin_due(self, now_ns: int) -> Iterator[Block]:
+        """Start the polls that fall due; a unit whose breaker is open, or whose last poll never ended, is told as it is."""
+        for unit in self._units:
+            if unit.due_ns > now_ns:
+                continue
+            waiting = unit.poll.active and not unit.poll.asked and not unit.poll.failures
+            if unit.poll.active and not waiting:
+                unit.poll.abandon(now_ns)
+                yield self._block(unit)
+            self._schedule(unit, now_ns)
+            if waiting:  # nobody knows it yet, and the line had no time for it: it keeps its place
+                self._counts["polls_missed"] += 1
+                continue
+            if not unit.poll.may_ask(now_ns):
+                self._counts["skipped_by_breaker"] += 1
+                unit.poll.skip()
+                yield self._block(unit, fresh=False)
+                continue
+            self._counts["polls"] += 1
+            unit.poll.start(now_ns)
+            if not unit.poll.active:  # everything it has is a hole
+                yield self._block(unit)
+
+    def _choose(self, now_ns: int) -> tuple[_Unit, float] | None:
+        """Who is asked now, and how long to wait for the answer."""
+        ready = [unit for unit in self._units if unit.poll.active and unit.poll.ready_ns <= now_ns]
+        if well := [unit for unit in ready if not unit.poll.suspect]:
+            unit = min(well, key=lambda u: u.due_ns)
+            usual_s = unit.usual_s
+            timeout_s = self._spec.timeout_s
+            return unit, timeout_s if usual_s is None else min(timeout_s, max(LEAST_PATIENCE_S, PATIENCE * usual_s))
+        if not ready:
+            return None
+        unit = min(ready, key=lambda u: u.asked_ns)
+        if now_ns - unit.asked_ns >= STARVED_NS:
+            return unit, self._spec.timeout_s
+        slack_s = self._slack_s(now_ns)
+        needed_s = max(LEAST_SLACK_S, 2.0 * (unit.usual_s or 0.0))
+        return (unit, min(slack_s, self._spec.timeout_s)) if slack_s >= needed_s else None
+
+    def _slack_s(self, now_ns: int) -> float:
+        """Until the next unit that answers falls due."""
+        due = [self._ready_or_due_ns(unit) for unit in self._units if not unit.poll.suspect]
+        return (min(due) - now_ns) / _NS if due else self._spec.timeout_s
+
+    def _next_wake_ns(self, now_ns: int) -> int:
+        """When there is something to do again."""
+        return max(now_ns, min(min(unit.due_ns, self._ready_or_due_ns(unit)) for unit in self._units))
+
+    @staticmethod
+    def _ready_or_due_ns(unit: _Unit) -> int:
+        return unit.poll.ready_ns if unit.poll.active and not unit.poll.suspect else unit.due_ns
+
+    def _schedule(self, unit: _Unit, now_ns: int) -> None:
+        """The next turn lies on the unit's own grid; turns that are past already are missed, not made up for."""
+        if not unit.due_ns:
+            unit.due_ns = now_ns
+        missed = (now_ns - unit.due_ns) // unit.interval_ns
+        self._counts["polls_missed"] += missed
+        unit.due_ns += (missed + 1) * unit.interval_ns
+
+    # ------------------------------------------------------------------ one transaction
+    def _ask(self, unit: _Unit, patience_s: float) -> None:
+        read = unit.poll.next_read()
+        started_ns = unit.asked_ns = self._clock.monotonic_ns()
+        try:
+            words = self._link.ask(unit.spec.unit_id, read, patience_s)
+        except Refused as refused:
+            self._counts["refused"] += 1
+            unit.poll.refused(refused.code, self._clock.monotonic_ns())
+        except NoAnswer as silence:
+            self._counts["no_answer"] += 1
+            unit.poll.silent(self._clock.monotonic_ns(), silence.garbled)
+            self._counts["retried"] += unit.poll.active
+        else:
+            now_ns = self._clock.monotonic_ns()
+            unit.answer_s.append((now_ns - started_ns) / _NS)
+            unit.poll.answered(words, now_ns)
 
     def _connect(self) -> None:
-        if not self._client.connect():
+        if not self._link.connect():
             return
-        if self._lost or not self.counters["connects"]:
-            log.info("modbus connected: source=%s address=%s:%d", self.name, self._spec.host, self._spec.port)
+        if self._lost or not self._counts["connects"]:
+            log.info("modbus connected: source=%s address=%s", self.name, self._spec.place)
         self._lost = False
-        self.counters["connects"] += 1
+        self._counts["connects"] += 1
+
+    def _block(self, unit: _Unit, fresh: bool = True) -> Block:
+        """The answers of this poll, stamped now: when the last of them was complete."""
+        now_ns = self._clock.monotonic_ns()
+        values, quality = unit.poll.result()
+        if fresh:
+            self._tell(unit, now_ns)
+            self._tell_block_size(unit)
+        return Block(unit.channels, values, quality, self._clock.utc_ns(), now_ns)
+
+    # ------------------------------------------------------------------ what is wrong, in words
+    def _tell(self, unit: _Unit, now_ns: int) -> None:
+        """A unit's state as one line, logged once per change and a returning one once a day."""
+        key = _trouble_key(unit)
+        if key:
+            self.troubles[unit.spec.name] = self._trouble_of(unit)
+        if key == unit.trouble:
+            return
+        unit.trouble = key
+        if not key:
+            self.troubles.pop(unit.spec.name, None)
+            log.info("modbus works again: source=%s sensor=%s unit=%d", self.name, unit.spec.name, unit.spec.unit_id)
+            return
+        if key not in unit.told or now_ns - unit.told[key] >= SAID_AGAIN_NS:
+            if len(unit.told) >= MAX_TOLD:
+                unit.told.clear()
+            unit.told[key] = now_ns
+            log.warning("modbus trouble: source=%s %s", self.name, self.troubles[unit.spec.name])
+
+    def _tell_block_size(self, unit: _Unit) -> None:
+        size = unit.poll.limits.max_registers
+        if size < unit.block_size:
+            unit.block_size = size
+            log.info(
+                "modbus block size lowered: source=%s sensor=%s → write  max_registers = %d  in config/devices/%s.toml",
+                self.name, unit.spec.name, size, unit.spec.device,
+            )  # fmt: skip
+
+    def _trouble_of(self, unit: _Unit) -> str:
+        """What, why, do: `drive-1, unit 2 at 10.0.0.5:502: no answer (units 1, 3 answer) → check ...`."""
+        code = min(unit.poll.trouble.values())
+        cause = TROUBLES.get(code, UNKNOWN)
+        blocks = sorted(span for span, why in unit.poll.trouble.items() if why == code)
+        why = cause.why if code in TROUBLES else f"{cause.why} ({code:02X})"
+        if not unit.poll.failures:
+            shown = ", ".join(f"{span.address} to {span.end - 1}" for span in blocks[:3])
+            why += f", wire addresses {shown}{' and more' if len(blocks) > 3 else ''}"
+        elif code in (SILENCE, NONSENSE):
+            why += self._who_answers(unit)
+        return f"{unit.spec.name}, unit {unit.spec.unit_id} at {self._spec.place}: {why} → {cause.do}"
+
+    def _who_answers(self, unit: _Unit) -> str:
+        if len(self._units) == 1:
+            return ""
+        well = [str(u.spec.unit_id) for u in self._units if not u.poll.suspect]
+        if not well:
+            return " (nor from any other unit there)"
+        return f" ({'units' if len(well) > 1 else 'unit'} {', '.join(well[:4])}{' and more' if len(well) > 4 else ''} can be read)"
+
+    def _nothing_from_all(self) -> Iterator[Block]:
+        """The endpoint is gone: whoever was being polled is told BAD_COMM."""
+        for unit in self._units:
+            if unit.poll.active:
+                unit.poll.skip()
+                yield self._block(unit, fresh=False)
 
     def _lost_because(self, error: OSError) -> SourceLost:
-        self.counters["lost"] += 1
+        self._counts["lost"] += 1
         self._lost = True
-        units = ", ".join(f"{s.spec.name} (unit {s.spec.unit_id})" for s in self._sensors)
+        units = ", ".join(f"{u.spec.name} (unit {u.spec.unit_id})" for u in self._units)
         reason = error.strerror or str(error) or type(error).__name__
+        if self._spec.serial is not None:
+            return SourceLost(
+                f"{self.name}: the port {self._spec.serial} cannot be opened ({reason}); {units} cannot be read. "
+                f"Check that the adapter is plugged in, that no other program uses it and that hark may (group dialout)"
+            )
         return SourceLost(
-            f"{self.name}: no connection to {self._spec.host}:{self._spec.port} within {self._spec.timeout_s:g} s "
+            f"{self.name}: no connection to {self._spec.place} within {self._spec.timeout_s:g} s "
             f"({reason}); {units} cannot be read. Check power, cable and address of the device or gateway"
         )
 
-    def _nothing_from_all(self, now_ns: int) -> Iterator[Block]:
-        for sensor in self._sensors:
-            if sensor.due_ns <= now_ns:
-                self._schedule(sensor, now_ns)
-                yield self._block(sensor, {})
 
-    def _schedule(self, sensor: _Sensor, now_ns: int) -> None:
-        """The next turn lies on the sensor's own grid; turns that are past already are missed, not made up for."""
-        if not sensor.due_ns:
-            sensor.due_ns = now_ns
-        missed = (now_ns - sensor.due_ns) // sensor.interval_ns
-        self.counters["polls_missed"] += missed
-        sensor.due_ns += (missed + 1) * sensor.interval_ns
+def _trouble_key(unit: _Unit) -> str:
+    """What makes two troubles the same one."""
+    if not unit.poll.trouble:
+        return ""
+    code = min(unit.poll.trouble.values())
+    return f"{code}" if unit.poll.failures else f"{code} of a part"
 
-    def _poll(self, sensor: _Sensor, now_ns: int) -> Block:
-        if not sensor.breaker.may_ask(now_ns):
-            self.counters["skipped_by_breaker"] += 1
-            return self._block(sensor, {})
-        self.counters["polls"] += 1
-        words: dict[int, U16 | None] = {}
-        for index, read in enumerate(sensor.decoder.reads):
-            try:
-                words[index] = self._ask(read, sensor.spec.unit_id)
-                self._trouble(sensor, index, "")
-            except Refused as refused:
-                self.counters["refused"] += 1
-                self._trouble(sensor, index, str(refused))
-                if refused.code in GATEWAY_CODES:
-                    break
-            except NoAnswer as silence:
-                self.counters["no_answer"] += 1
-                self._trouble(sensor, index, str(silence))
-                break
-        else:
-            sensor.breaker.answered()
-            return self._block(sensor, words)
-        sensor.breaker.failed(self._clock.monotonic_ns())
-        return self._block(sensor, words)
 
-    def _ask(self, read: Read, unit_id: int) -> U16:
-        verb = {
-            1: self._client.read_coils,
-            2: self._client.read_discrete_inputs,
-            3: self._client.read_holding_registers,
-            4: self._client.read_input_registers,
-        }[read.function]
-        return verb(read.address, read.count, unit_id)
-
-    def _block(self, sensor: _Sensor, words: dict[int, U16 | None]) -> Block:
-        """The answers so far, stamped now: when the last of them was complete."""
-        values, quality = sensor.decoder.decode(words)
-        return Block(sensor.channels, values, quality, self._clock.utc_ns(), self._clock.monotonic_ns())
-
-    def _trouble(self, sensor: _Sensor, index: int, trouble: str) -> None:
-        """Log a read's state once per change."""
-        if sensor.troubles.get(index, "") == trouble:
-            return
-        sensor.troubles[index] = trouble
-        read = sensor.decoder.reads[index]
-        where = (
-            f"source={self.name} sensor={sensor.spec.name} address={self._spec.host}:{self._spec.port} "
-            f"unit={sensor.spec.unit_id} function={read.function} first={read.address} count={read.count}"
-        )
-        if trouble:
-            log.warning("modbus read failed: %s cause=%s", where, trouble)
-        else:
-            log.info("modbus read works again: %s", where)
+def link_of(spec: ModbusSpec) -> Link:
+    """The connection that a site file describes, not yet open."""
+    if spec.serial is not None:
+        return serial_link(SerialLine(spec.serial, spec.baud_rate, spec.parity, spec.stop_bits))
+    assert spec.host is not None, "the schema wants one of the two"
+    return tcp_link(spec.host, spec.port, spec.timeout_s, rtu=spec.framing == "rtu")
 
 
 def channels_of(spec: AnySpec, config_dir: Path) -> tuple[Channel, ...]:

@@ -73,7 +73,7 @@ def test_pymodbus_is_touched_in_one_module_of_the_bridge() -> None:
         for path in modules(room)
         if any(name.startswith("pymodbus") for name in imports(path))
     }
-    assert users == {"firmware_bridge/sources/modbus.py"}
+    assert users == {"firmware_bridge/modbus_link.py"}
 
 
 def test_threads_are_started_in_app_alone_and_sources_opened_by_verbs() -> None:

@@ -129,7 +129,7 @@ port = 70000
 name = "vib-1"
 device = "banner_qm30vt"
 unit_id = 1
-poll_interval_s = 0.01
+poll_interval_s = 0.005
 [[sources.sensors]]
 name = "drive-1"
 device = "abb_acs580"
@@ -164,7 +164,7 @@ MANY_TOLD = (
     ),
     (
         18,
-        "sources[0].sensors[0].poll_interval_s = 0.01: write at least 0.05 (a 9600-baud line of eight needs 1 s or more)",
+        "sources[0].sensors[0].poll_interval_s = 0.005: write at least 0.01 (a 9600-baud line of eight needs 1 s or more)",
     ),
     (
         28,
@@ -195,7 +195,7 @@ def test_every_mistake_of_a_site_file_is_told_at_once(hark: Callable[..., Said],
 def test_wrong_names_alone_are_told_just_the_same(hark: Callable[..., Said], tmp_path: Path) -> None:
     """Names are looked at whether or not the schema has found something."""
     path = tmp_path / "site.toml"
-    mended = {'"100"': "100", 'data_dri = "data"': "", "k = 6": "k = 3", "70000": "502", "0.01": "1.0"}
+    mended = {'"100"': "100", 'data_dri = "data"': "", "k = 6": "k = 3", "70000": "502", "0.005": "1.0"}
     text = MANY
     for wrong, right in mended.items():
         text = text.replace(wrong, right)

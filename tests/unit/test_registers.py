@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from firmware_bridge.device import DeviceProfile, Example, Point, channels, load_device
+from firmware_bridge.device import DeviceProfile, Example, Point, Text, channels, load_device
+from firmware_bridge.device import Span as Read
 from firmware_bridge.errors import ConfigError
 from firmware_bridge.measurement import Quality
-from firmware_bridge.registers import Decoder, Read, encode, plan_reads
+from firmware_bridge.registers import Decoder, decode_text, encode, encode_text, plan_reads
 
 
 def point(name: str, address: int, kind: str = "uint16", **more: object) -> Point:
@@ -78,6 +80,49 @@ def test_each_type_reads_its_extremes_and_its_sentinels(
     assert values[0] == pytest.approx(want) if want is not None else np.isnan(values[0])
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "words", "want"),
+    [
+        ("uint64", {}, [0x0000, 0x0001, 0x0000, 0x0002], 4294967298.0),
+        ("int64", {"word_order": "CDAB"}, [0xFFFE, 0xFFFF, 0xFFFF, 0xFFFF], -2.0),
+        ("float64", {}, [0x4096, 0xD200, 0x0000, 0x0000], 1460.5),
+        ("float64", {"word_order": "DCBA"}, [0x0000, 0x0000, 0x00D2, 0x9640], 1460.5),
+        ("bcd16", {}, [0x1460], 1460.0),
+        ("bcd32", {"word_order": "CDAB"}, [0x5678, 0x1234], 12345678.0),
+        ("bcd16", {}, [0x14A0], None),
+        ("m10k32", {}, [0x0003, 0x0D80], 33456.0),
+        ("m10k32", {}, [0xFFFD, 0xF280], -33456.0),
+        ("uint16", {"bits": (8, 4)}, [0xA5FF], 5.0),
+        ("uint16", {"bits": (15, 1)}, [0x8000], 1.0),
+        ("uint16", {"bits": (0, 4), "absent": (0xFFFF,)}, [0xFFFF], None),
+    ],
+)
+def test_the_rarer_types_are_read_as_their_manuals_say(
+    kind: str, more: dict[str, object], words: list[int], want: float | None
+) -> None:
+    """64 bits, decimal digits, ten-thousands and fields of a status word, worked by hand."""
+    values, quality = decoded(device(point("level_m", 0, kind, plausible=(-1e12, 1e12), **more)), words)
+    assert quality[0] == (Quality.GOOD if want is not None else Quality.BAD_SENTINEL)
+    assert values[0] == pytest.approx(want) if want is not None else np.isnan(values[0])
+
+
+@pytest.mark.parametrize(("exponent", "want"), [(0xFFFE, 14.6), (0x0001, 14600.0), (0x8000, None), (0x0063, None)])
+def test_a_scale_factor_s_register_is_a_power_of_ten(exponent: int, want: float | None) -> None:
+    """SunSpec: 1460 with -2 beside it is 14.60; without a scale factor there is no value."""
+    values, quality = decoded(device(point("power_w", 0, "int16", exponent_address=1)), [1460, exponent])
+    assert quality[0] == (Quality.GOOD if want is not None else Quality.BAD_SENTINEL)
+    assert values[0] == pytest.approx(want) if want is not None else np.isnan(values[0])
+
+
+def test_a_text_is_its_letters_without_padding() -> None:
+    """Makers pad with NUL or blanks, and some swap the two letters of a register."""
+    text = Text(name="model", address=0, n_registers=4)
+    assert decode_text([0x514D, 0x3330, 0x5654, 0x3200], text) == "QM30VT2"
+    assert decode_text([0x4D51, 0x3033, 0x5456, 0x2032], msgspec.structs.replace(text, swapped=True)) == "QM30VT2"
+    assert decode_text(encode_text("ACS580", text), text) == "ACS580"
+    assert decode_text([0xFFFF, 0x0007], text) == ""
+
+
 def test_a_failed_read_is_bad_comm_for_its_points_only() -> None:
     """One refused block must not take the rest of the device with it."""
     profile = device(point("a_v", 0), point("b_v", 10))
@@ -108,6 +153,7 @@ def test_a_value_is_never_torn_between_two_reads() -> None:
     """Half of a 32-bit value from this second and half from the next is a number that never was."""
     points = tuple(point(f"p{i}_v", 2 * i, "float32") for i in range(5))
     assert plan_reads(device(*points, max_registers=3)) == tuple(Read(3, 2 * i, 2) for i in range(5))
+    assert plan_reads(device(points[0], max_registers=1)) == (Read(3, 0, 1), Read(3, 1, 1)), "it gives no two at once"
     assert plan_reads(device(*points, max_registers=5)) == (Read(3, 0, 4), Read(3, 4, 4), Read(3, 8, 2))
 
 
@@ -155,8 +201,16 @@ def test_channels_carry_the_sensor_s_name_and_the_point_s_pace() -> None:
         (lambda: point("speed_rpm", 0, "int16", absent=(0x10000,)), "does not fit into int16"),
         (lambda: device(point("a_v", 0), point("a_v", 1)), "a_v is there twice"),
         (lambda: device(point("a_v", 0), address_base=1), "outside the device's 65536"),
-        (lambda: device(point("a_v", 0, "float32"), max_registers=1), "needs 2 registers"),
-        (lambda: device(point("a_ratio", 0, "bit")), "functions 1 and 2 read bits"),
+        (lambda: device(point("a_ratio", 0, "bit")), "functions 1 and 2 read type bit"),
+        (lambda: point("a_ratio", 0, bits=(15, 2)), "is no field of uint16"),
+        (lambda: point("a_ratio", 0, "int16", bits=(0, 1)), "is no field of int16"),
+        (lambda: point("a_v", 0, "float32", exponent_address=4), "goes with whole numbers"),
+        (lambda: point("a_v", 0, typical=(5.0, 2e9)), "no range within plausible"),
+        (lambda: device(point("a_v", 0), texts=(Text(name="a_v", address=9, n_registers=2),)), "a_v is there twice"),
+        (
+            lambda: device(point("a_v", 0), texts=(Text(name="t", address=9, n_registers=2, function=1),)),
+            "letters stand",
+        ),
         (
             lambda: device(point("a_v", 0), examples=(Example(title="e", registers={"0": (1,)}),)),
             "a_v must stand in values",

@@ -88,7 +88,7 @@ def test_loading_a_site_imports_neither_pymodbus_nor_paho() -> None:
         ('kind = "modbus"', 'kind = "modbsu"', "Did you mean 'modbus'"),
         ("unit_id = 1", "unit_id = 0", r"sources\[0\]\.sensors\[0\]\.unit_id = 0: write at least 1"),
         ("unit_id = 1", "slave = 1", "slave: no such key"),
-        ("poll_interval_s = 0.5", "poll_interval_s = 0.01", "write at least 0.05"),
+        ("poll_interval_s = 0.5", "poll_interval_s = 0.005", "write at least 0.01"),
         ('name = "drive-a"', 'name = "vib-a"', "sensor 'vib-a' is there twice"),
         ('name = "accel"', 'name = "a/b"', "letters that are not allowed"),
         ("temperature_degc = [-40, 120]", "temperature = [-40, 120]", "ends in no unit"),
