@@ -10,6 +10,7 @@ Source: MODBUS Application Protocol 1.1b3; MODBUS over Serial Line 1.02, 2.5.1 (
 from __future__ import annotations
 
 import re
+import select
 import socket
 import struct
 import time
@@ -112,31 +113,30 @@ class SerialStream:
     """A serial port, ours alone. Keeps the silent interval before it sends. Raises: OSError: no such port, or not ours."""
 
     def __init__(self, line: SerialLine) -> None:
+        import termios
+
         import serial  # only a site with a serial line needs it
 
-        self._port: Any = serial.Serial(
-            line.device,
-            line.baud_rate,
-            parity=line.parity[0].upper(),
-            stopbits=line.stop_bits,
-            timeout=0,
-            exclusive=True,
-        )
+        try:
+            self._port: Any = serial.Serial(
+                line.device, line.baud_rate, parity=line.parity[0].upper(), stopbits=line.stop_bits, timeout=0, exclusive=True
+            )  # fmt: skip
+        except termios.error as error:
+            raise OSError(error.args[0], f"it cannot be set to {line}: {error.args[-1]}") from None
         self._silent_interval_s = line.silent_interval_s
         self._quiet_since_s = time.monotonic()
 
     def send(self, data: bytes) -> None:
         time.sleep(max(0.0, self._quiet_since_s + self._silent_interval_s - time.monotonic()))
         self._port.write(data)
-        self._port.flush()
         self._quiet_since_s = time.monotonic()
 
     def receive(self, timeout_s: float) -> bytes:
-        self._port.timeout = max(timeout_s, 1e-4)
-        data = bytes(self._port.read(1))
-        if data:
-            data += bytes(self._port.read(self._port.in_waiting))
-            self._quiet_since_s = time.monotonic()
+        ready, _, _ = select.select([self._port.fileno()], [], [], timeout_s)
+        if not ready:
+            return b""
+        data = bytes(self._port.read(MAX_UNREAD_BYTES))  # raises where the adapter was pulled out
+        self._quiet_since_s = time.monotonic()
         return data
 
     def close(self) -> None:

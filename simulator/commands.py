@@ -7,6 +7,7 @@ import signal
 import threading
 from contextlib import ExitStack
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -16,8 +17,15 @@ import typer
 from firmware_bridge.roots import find_root
 from simulator.plant_clock import PlantClock
 from simulator.scenario import Plant, load_scenario
-from simulator.serve_modbus import ModbusServer, serve_set
+from simulator.serve_modbus import Endpoint, ModbusLine, ModbusServer, units_of
 from simulator.serve_mqtt import BurstPublisher
+
+
+class FramingName(StrEnum):
+    """The framings of a TCP endpoint, as the command line has them."""
+
+    tcp = "tcp"
+    rtu = "rtu"
 
 
 def simulate(  # a verb's options are its parameters
@@ -26,6 +34,13 @@ def simulate(  # a verb's options are its parameters
     modbus_port: Annotated[
         int, typer.Option(min=1, max=65000, help="of the first set; each further set has the next")
     ] = 5020,
+    framing: Annotated[
+        FramingName, typer.Option(help="of the TCP endpoints; rtu is what a transparent serial converter passes on")
+    ] = FramingName.tcp,
+    serial: Annotated[
+        Path | None,
+        typer.Option(help="serve RTU on pseudo-terminals instead, linked in this folder by their set's name"),
+    ] = None,
     mqtt_host: Annotated[str, typer.Option(help="broker that the bursts are published to")] = "127.0.0.1",
     mqtt_port: Annotated[int, typer.Option(min=1, max=65535)] = 1883,
     truth: Annotated[Path | None, typer.Option(help="write the ground truth here, as JSON lines")] = None,
@@ -37,7 +52,7 @@ def simulate(  # a verb's options are its parameters
     root: Annotated[Path | None, typer.Option(help="folder that holds config/")] = None,
     json_: Annotated[bool, typer.Option("--json", help="one JSON object at the end")] = False,
 ) -> int:
-    """A simulated plant on the wire: Modbus TCP devices and MQTT burst sensors.
+    """A simulated plant on the wire: Modbus devices (TCP or RTU) and MQTT burst sensors.
 
     Prints one line when everything serves, and a ledger of what was asked and sent at the end.
     """
@@ -49,12 +64,13 @@ def simulate(  # a verb's options are its parameters
     with ExitStack() as stack:
         stop = _stop_on_signals(stack)
         clock = PlantClock(speed)
-        servers: dict[str, ModbusServer] = {}
+        servers: dict[str, Endpoint] = {}
         for i, name in enumerate(plant.sets):
-            server = serve_set(plant, name, clock, find_root(root) / "config", host=host, port=modbus_port + i)
-            servers[name] = stack.enter_context(server)
+            units = units_of(plant, name, clock, find_root(root) / "config")
+            tcp = ModbusServer(units, host, modbus_port + i, framing=framing.value)
+            servers[name] = stack.enter_context(ModbusLine(units, serial / name) if serial else tcp)
         publisher = stack.enter_context(BurstPublisher(plant, clock, mqtt_host, mqtt_port)) if bursts else None
-        where = ", ".join(f"set {name} on {host}:{server.port}" for name, server in servers.items())
+        where = ", ".join(f"set {name} on {server.where}" for name, server in servers.items())
         if not json_:
             print(f"ready: {found.title}; Modbus {where}; bursts to {mqtt_host}:{mqtt_port}", flush=True)
         while not stop.is_set() and (left_s := clock.until_s(length_s)) > 0.0:
@@ -82,7 +98,7 @@ def _ledger(
     title: str,
     started_utc_ns: int,
     served_s: float,
-    servers: dict[str, ModbusServer],
+    servers: dict[str, Endpoint],
     publisher: BurstPublisher | None,
     as_json: bool,
 ) -> str:
@@ -91,7 +107,7 @@ def _ledger(
         "scenario": title,
         "started_utc_ns": started_utc_ns,
         "served_s": round(served_s, 1),
-        "modbus": {name: {"port": server.port, **asdict(server.ledger)} for name, server in servers.items()},
+        "modbus": {name: {"where": server.where, **server.ledger.counts()} for name, server in servers.items()},
         "bursts": asdict(publisher.ledger) if publisher else None,
     }
     if as_json:

@@ -27,7 +27,7 @@ from firmware_bridge.source import AnySpec, ModbusSensor, ModbusSpec, SourceCont
 log = logging.getLogger(__name__)
 
 N_TIMED = 16  # answers whose slowest says what a unit's usual is
-N_TO_KNOW = 8
+N_TO_KNOW = 3
 PATIENCE = 4.0  # times the slowest of them
 LEAST_PATIENCE_S = 0.05
 LEAST_SLACK_S = 0.01  # a shorter wait than this finds nobody
@@ -36,7 +36,7 @@ MAX_TOLD = 32
 SAID_AGAIN_NS = 24 * 3600 * 1_000_000_000  # the same trouble, back after it was gone
 _NS = 1e9
 COUNTERS = (
-    "polls", "no_answer", "garbled", "refused", "retried", "late", "foreign", "connects", "lost", "skipped_by_breaker",
+    "polls", "requests", "no_answer", "garbled", "refused", "retried", "late", "foreign", "connects", "lost", "skipped_by_breaker",
     "polls_missed",
 )  # fmt: skip
 
@@ -95,33 +95,32 @@ class ModbusSource:
         return self._counts | {"late": self._link.late, "foreign": self._link.foreign, "garbled": self._link.garbled}
 
     def read(self, timeout_s: float) -> Iterator[Measurement]:
-        """Poll what falls due within `timeout_s`.
+        """Poll what falls due within `timeout_s`; a poll that has begun is ended.
 
         Raises: SourceLost: nobody at the address, no such port; every sensor that was due is told BAD_COMM before.
         """
-        end_ns = self._clock.monotonic_ns() + round(timeout_s * _NS)
+        now_ns = self._clock.monotonic_ns()
+        end_ns = now_ns + round(timeout_s * _NS)
+        yield from self._begin_due(now_ns)
         while not self._closed.is_set():
-            now_ns = self._clock.monotonic_ns()
-            yield from self._begin_due(now_ns)
             chosen = self._choose(now_ns)
-            if chosen is None:
-                wake_ns = min(self._next_wake_ns(now_ns), end_ns)
-                if now_ns >= end_ns:
-                    return
-                self._closed.wait(max(wake_ns - now_ns, 0) / _NS)
-                continue
-            unit, patience_s = chosen
-            try:
-                self._connect()
-            except OSError as error:
-                yield from self._nothing_from_all()
-                raise self._lost_because(error) from None
-            self._ask(unit, patience_s)
-            if unit.poll.active:
-                continue
-            yield self._block(unit)
-            if self._clock.monotonic_ns() >= end_ns:
+            if chosen is not None:
+                unit, patience_s = chosen
+                try:
+                    self._connect()
+                except OSError as error:
+                    yield from self._nothing_from_all()
+                    raise self._lost_because(error) from None
+                self._ask(unit, patience_s)
+                if not unit.poll.active:
+                    yield self._block(unit)
+            elif now_ns >= end_ns:
                 return
+            else:
+                self._closed.wait((min(self._next_wake_ns(now_ns), end_ns) - now_ns) / _NS)
+            now_ns = self._clock.monotonic_ns()
+            if now_ns < end_ns:
+                yield from self._begin_due(now_ns)
 
     def close(self) -> None:
         """Stop waiting and hang up."""
@@ -194,6 +193,7 @@ class ModbusSource:
     def _ask(self, unit: _Unit, patience_s: float) -> None:
         read = unit.poll.next_read()
         started_ns = unit.asked_ns = self._clock.monotonic_ns()
+        self._counts["requests"] += 1
         try:
             words = self._link.ask(unit.spec.unit_id, read, patience_s)
         except Refused as refused:

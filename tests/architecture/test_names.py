@@ -12,7 +12,7 @@ NO_UNIT = {
     "port", "unit_id", "k", "m", "seed", "address", "address_base",
     "function", "max_registers", "scale", "offset", "above", "below", "deadband",
     "below_normal_ratio", "learn_windows", "learn_rows", "vanes", "false_alarms_per_machine_month", "buffer_mib", "scale_floor",
-    "severity", "peak", "index", "version", "spread", "speed", "threshold_factor",
+    "severity", "peak", "index", "version", "spread", "speed", "threshold_factor", "exponent_address", "smallest",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers import accepts, free_port
+
+from simulator.modbus_frames import Adu, RtuFraming
 
 HARK = [sys.executable, "-m", "agent"]
 
@@ -49,6 +52,22 @@ def test_a_signal_ends_it_in_order(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "polls answered" in rest
     assert not accepts("127.0.0.1", port)
+
+
+def test_serial_lines_stand_under_their_sets_names(tmp_path: Path) -> None:
+    """A site file can name the path before the plant runs; unit 1 answers there in RTU, and the link goes with the plant."""
+    command = [*HARK, "simulate", "demo", "--no-bursts", "--serial", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert f"set a on {tmp_path}/a, set b on {tmp_path}/b" in process.stdout.readline()
+        fd = os.open(tmp_path / "b", os.O_RDWR | os.O_NOCTTY)
+        os.write(fd, RtuFraming().framed(Adu(1, bytes([3, 0x14, 0x51, 0, 1]))))  # register 5201
+        assert os.read(fd, 3) == bytes([1, 3, 2])
+        os.close(fd)
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=10)
+    assert "set b: 1 polls answered" in rest
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mistakes_are_one_clear_line_and_an_exit_code() -> None:
