@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from firmware_bridge.device import DeviceProfile, channels, load_device
 from firmware_bridge.errors import SourceLost
+from firmware_bridge.freshness import Freshness
 from firmware_bridge.measurement import Block, Channel, Measurement
 from firmware_bridge.modbus_link import Link, NoAnswer, Refused, SerialLine, serial_link, tcp_link
 from firmware_bridge.poll import NONSENSE, SILENCE, TROUBLES, UNKNOWN, UnitPoll
@@ -48,6 +49,7 @@ class _Unit:
     spec: ModbusSensor
     poll: UnitPoll
     channels: NDArray[np.int32]
+    freshness: Freshness
     interval_ns: int
     block_size: int
     due_ns: int = 0
@@ -85,7 +87,9 @@ class ModbusSource:
             first = context.first_channel + len(made)
             places = np.arange(first, first + len(mine), dtype=np.int32)
             poll = UnitPoll(profile, quarantine_s=0.0 if self._link.ids else spec.timeout_s)
-            self._units.append(_Unit(sensor, poll, places, round(sensor.poll_interval_s * _NS), profile.max_registers))
+            fresh = Freshness(mine, sensor.poll_interval_s)
+            interval_ns = round(sensor.poll_interval_s * _NS)
+            self._units.append(_Unit(sensor, poll, places, fresh, interval_ns, profile.max_registers))
             made.extend(mine)
         self.channels = tuple(made)
 
@@ -220,6 +224,7 @@ class ModbusSource:
         """The answers of this poll, stamped now: when the last of them was complete."""
         now_ns = self._clock.monotonic_ns()
         values, quality = unit.poll.result()
+        unit.freshness.mark(values, quality, now_ns)
         if fresh:
             self._tell(unit, now_ns)
             self._tell_block_size(unit)
