@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test check bench models tflite-runtime format lock clean
+.PHONY: help demo test check bench fuzz models tflite-runtime format lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -37,6 +37,11 @@ format: $(VENV)/.installed ## put the code into the house's shape
 
 bench: $(VENV)/.installed ## latency, memory and throughput, as ratios
 	@$(BIN)/hark bench
+
+INPUTS ?= 1000000
+SEED ?= 0
+fuzz: $(VENV)/.installed ## hostile inputs for every decoder (INPUTS=1000000 SEED=0 TARGET=frames)
+	@$(BIN)/python tests/fuzz.py --inputs $(INPUTS) --seed $(SEED) $(if $(TARGET),--target $(TARGET))
 
 models: $(VENV)/.installed ## rebuild the generic bundles in models/ from the simulator
 	@$(BIN)/hark train --generic motor --out models/motor/1.0.0

@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import random
-import ssl
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,22 +20,24 @@ from typing import Any
 import msgspec
 
 from agent.baseline import Baseline
-from agent.clock import Clock, SystemClock
-from agent.config import Machine, Site, UpstreamSection
+from agent.clock import SET_SINCE_UTC_NS, Clock, Moment, SystemClock, moment_of
+from agent.config import Machine, Site, SparkplugSection, UpstreamSection
 from agent.deliver import Deliverer, DeliveryPlan, Upstream
 from agent.heap import give_back, steady_heap
 from agent.inference.bundle import Bundle, open_bundle
 from agent.inference.golden import golden_features, manifest_columns
 from agent.notifiers import MachineName, Notifier
-from agent.notifiers.log import LogNotifier
+from agent.notifiers.log import LogNotifier, note_clock_not_set, note_clock_step
 from agent.notifiers.mqtt import MqttNotifier
+from agent.notifiers.sparkplug import SparkplugBroker, SparkplugNotifier, last_bd_seq
 from agent.pipeline import Outcome, Pipeline
 from agent.store import Store, StoredRecord
 from agent.store_thread import StoreThread
-from firmware_bridge.checked import key_line
-from firmware_bridge.errors import ConfigError, Problem, RecordingError, SourceLost
+from firmware_bridge.broker import login_of, tls_of
+from firmware_bridge.errors import RecordingError, SourceLost
 from firmware_bridge.measurement import Block, Measurement
 from firmware_bridge.source import Source, open_source
+from firmware_bridge.sparkplug_node import SparkplugNode
 from firmware_bridge.upstream import topic_status
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,23 @@ INBOX_BYTES = 32 << 20  # of waveforms; a three-axis second takes 0.3 MB
 SOURCE_READ_S = 0.5
 SOURCE_RETRY_S = (1.0, 60.0)
 STATE_INTERVAL_S = 1.0
-NO_LOSS = {"blocks", "windows", "learning", "connects", "polls", "messages", "complete", "rows"}
+NO_LOSS = {
+    "blocks",
+    "windows",
+    "learning",
+    "connects",
+    "polls",
+    "requests",
+    "messages",
+    "complete",
+    "rows",
+    "clock_off",
+    "clock_steps",
+    "sparkplug_births",
+    "sparkplug_deaths",
+    "sparkplug_data",
+    "sparkplug_rebirths_asked",
+}
 STATUS_INTERVAL_NS = 60 * 1_000_000_000
 JOIN_S = 5.0
 DRAIN_S = 5.0
@@ -119,6 +136,7 @@ class App:
             started_monotonic_ns=self.started_ns,
             baselines=load_baselines(self._store),
             restored=self._store.load_alarm_states(),
+            clock_set_since_utc_ns=SET_SINCE_UTC_NS,
         )
         self._writer = StoreThread(self._store, self._committed)
         self._notifiers: list[Notifier] = [LogNotifier()]
@@ -128,8 +146,12 @@ class App:
             self._delivery = Deliverer(self._writer, self.clock, upstream_of(site, config.upstream), plan)
             names = {machine.tag: MachineName(machine.profile.title, machine.spec.type) for machine in site.machines}
             self._notifiers.append(MqttNotifier(config.site.name, config.site.gateway, names, self._delivery.retain))
+        self._sparkplug = sparkplug_of(site, config.sparkplug, self.clock) if config.sparkplug else None
+        if self._sparkplug is not None:
+            self._notifiers.append(self._sparkplug)
         self._waiting = 0
-        self._told_waiting, self._told_utc_ns = -1, 0
+        self._told: tuple[object, ...] = ()
+        self._told_ns = 0
         self._sources: list[Source] = []
         self._threads: list[threading.Thread] = []
 
@@ -140,6 +162,8 @@ class App:
         self._writer.start()
         if self._delivery is not None:
             self._delivery.start()
+        if self._sparkplug is not None:
+            self._sparkplug.start()
         self._sources = [
             open_source(spec, self.site.context(i, self.clock)) for i, spec in enumerate(self.site.config.sources)
         ]
@@ -168,6 +192,8 @@ class App:
             thread.join(JOIN_S)
         for source in self._sources:
             source.close()
+        if self._sparkplug is not None:
+            self._sparkplug.stop()
         self._writer.flush()
         if self._delivery is not None:
             self._delivery.drain(DRAIN_S)
@@ -210,6 +236,8 @@ class App:
     def _run_pipeline(self) -> None:
         """Measurements to records; once a second a look at what did not come, the level of work, and the states."""
         next_tick_ns = self.clock.monotonic_ns()
+        if not self.pipeline.clock.is_set_at(self.clock.utc_ns()):
+            note_clock_not_set(self.clock.utc_ns())
         while not self._stop.is_set():
             item = self._inbox.take(timeout_s=0.2)
             if item is not None:
@@ -217,7 +245,7 @@ class App:
             now_ns = self.clock.monotonic_ns()
             if now_ns >= next_tick_ns:
                 next_tick_ns = now_ns + round(STATE_INTERVAL_S * 1e9)
-                self._tick(now_ns)
+                self._tick(moment_of(self.clock))
         while (item := self._inbox.take(timeout_s=0.0)) is not None:
             self._step(item)
 
@@ -236,29 +264,32 @@ class App:
             if self.first_score_s is None and any(watch.last_score for watch in self.pipeline.watches.values()):
                 self.first_score_s = round(process_age_s(), 2)
 
-    def _tick(self, now_ns: int) -> None:
-        utc_ns = self.clock.utc_ns()
-        self._keep(self.pipeline.tick(utc_ns, now_ns))
-        self.pipeline.budget.decide(now_ns / 1e9, self._inbox.fill())
+    def _tick(self, now: Moment) -> None:
+        outcome = self.pipeline.tick(*now)
+        self._keep(outcome)
+        if outcome.clock_step is not None:
+            note_clock_step(outcome.clock_step)
+        self.pipeline.budget.decide(now.monotonic_ns / 1e9, self._inbox.fill())
         for notifier in self._notifiers:
             for tag in self.pipeline.watches:
-                notifier.state(tag, self.pipeline.machine_state(tag, utc_ns))
+                notifier.state(tag, self.pipeline.machine_state(tag, now.utc_ns))
         if self._delivery is not None and self._delivery.connected:
-            self._tell_status(self._delivery, utc_ns)
+            self._tell_status(self._delivery, now)
 
-    def _tell_status(self, delivery: Deliverer, utc_ns: int) -> None:
+    def _tell_status(self, delivery: Deliverer, now: Moment) -> None:
         """The gateway's own retained status: when it changed, and as a sign of life once a minute."""
         self._writer.tell(self._note_waiting)
-        waiting = self._waiting
-        if waiting == self._told_waiting and utc_ns - self._told_utc_ns < STATUS_INTERVAL_NS:
+        waiting, clock = self._waiting, self.pipeline.clock
+        if (waiting, clock.n_steps) == self._told and now.monotonic_ns - self._told_ns < STATUS_INTERVAL_NS:
             return
-        self._told_waiting, self._told_utc_ns = waiting, utc_ns
+        self._told, self._told_ns = (waiting, clock.n_steps), now.monotonic_ns
         site = self.site.config.site
         level = int(self.pipeline.budget.level)
         payload = {
             "v": 1,
             "state": "online",
-            "utc_ns": utc_ns,
+            "utc_ns": now.utc_ns,
+            "clock": {"set": clock.is_set, "steps": clock.n_steps, "last_step_s": clock.last_step_s},
             "waiting": waiting,
             "level": level,
             "drops": self.drops(),
@@ -270,7 +301,8 @@ class App:
         for record in outcome.records:
             self.produced[record.stream] += 1
         samples = [item] if isinstance(item, Block) else []
-        self._writer.put([*samples, *outcome.records], self.pipeline.standing() if outcome.events else None)
+        changed = outcome.events or outcome.clock_step is not None
+        self._writer.put([*samples, *outcome.records], self.pipeline.standing() if changed else None)
         for tag, state, baseline in outcome.baselines:
             log.info("baseline learned: machine=%s state=%s windows=%d", tag, state, baseline.n_windows)
             kept, utc_ns = baseline.as_document(), self.clock.utc_ns()
@@ -318,7 +350,9 @@ class App:
 
     def counts(self) -> dict[str, int]:
         """Everything that is counted on the way, by name; only what is not zero."""
-        found = {**self.pipeline.drops(), "inbox": self._inbox.dropped, **self._writer.dropped}
+        found = {**self.pipeline.drops(), "clock_steps": self.pipeline.clock.n_steps, "inbox": self._inbox.dropped}
+        found.update(self._writer.dropped)
+        found.update(self._sparkplug.dropped if self._sparkplug is not None else {})
         for source in self._sources:
             found.update({f"{source.name}:{name}": count for name, count in source.counters.items()})
         return {name: count for name, count in found.items() if count}
@@ -357,46 +391,45 @@ def load_baselines(store: Store) -> Mapping[tuple[str, str], Baseline]:
 def upstream_of(site: Site, section: UpstreamSection) -> Upstream:
     """Where the records go, and who we are there.
 
-    Raises: ConfigError: a password or certificate file that cannot be read.
+    Raises: ConfigError: a secret or certificate that cannot be read.
     """
+    login = login_of(section, site.place("upstream"))
     return Upstream(
         host=section.host,
         port=section.port,
         site=site.config.site.name,
         gateway=site.config.site.gateway,
-        username=section.username,
-        password=_secret(site, section),
+        username=login.username,
+        password=login.password,
         version=section.version,
-        tls=_tls(site, section),
+        tls=tls_of(section, site.place("upstream")),
     )
 
 
-def _secret(site: Site, section: UpstreamSection) -> str | None:
-    """A password from its file, which holds nothing else."""
-    if section.password_file is None:
-        return None
-    try:
-        return Path(section.password_file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not text in UTF-8"
-        raise _unreadable(site, "password_file", section.password_file, f"cannot be read ({why})") from None
+def sparkplug_of(site: Site, section: SparkplugSection, clock: Clock) -> SparkplugNotifier:
+    """The gateway as edge node, every machine as a device.
 
-
-def _tls(site: Site, section: UpstreamSection) -> ssl.SSLContext | None:
-    """Encryption that trusts the site's own authority."""
-    if section.ca_file is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=section.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        why = error.strerror or "no certificate in it"
-        raise _unreadable(site, "ca_file", section.ca_file, f"is no file of certificates ({why})") from None
-
-
-def _unreadable(site: Site, name: str, path: str, what: str) -> ConfigError:
-    key = f"upstream.{name}"
-    text = f"{what}; write the path of a file that the user who runs hark can read"
-    return ConfigError(site.path, [Problem(key_line(site.path, key), f'{key} = "{path}"', text)])
+    Raises: ConfigError: a secret or certificate that cannot be read.
+    """
+    name, place, kept = site.config.site, site.place("sparkplug"), site.data_dir / "sparkplug.bdseq"
+    broker = SparkplugBroker(
+        section.host,
+        section.port,
+        client_id=f"hark-{name.name}-{name.gateway}-sparkplug",
+        keys=section,
+        login=login_of(section, place),
+        tls=tls_of(section, place),
+        version=section.version,
+    )
+    node = SparkplugNode(
+        section.group,
+        section.node or name.gateway,
+        primary_host=section.primary_host or "",
+        last_bd_seq=last_bd_seq(kept),
+    )
+    return SparkplugNotifier(
+        broker, node, {machine.tag: machine.spec.sensors for machine in site.machines}, clock, kept
+    )
 
 
 def rss_mib() -> float:

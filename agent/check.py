@@ -9,7 +9,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,7 +20,8 @@ from agent.clock import SystemClock
 from agent.config import Site
 from firmware_bridge.errors import HarkError
 from firmware_bridge.measurement import Block, Quality
-from firmware_bridge.source import AnySpec, MqttSpec, open_source
+from firmware_bridge.source import AnySpec, MqttSpec, Source, open_source
+from firmware_bridge.topics import unshared
 
 FIRST_ANSWER_S = 3.0
 CONNECT_S = 2.0
@@ -29,6 +30,12 @@ REMEDIES = (
     (Quality.BAD_SENTINEL, "the device says it has no value; check that it is on and its own sensor is connected"),
     (Quality.BAD, "the device marks its value as bad; look at its own display"),
     (Quality.BAD_COMM, "these registers are not answered; check the device file against the device"),
+)
+MQTT_REMEDIES = (
+    (Quality.BAD_RANGE, "impossible values; check scale and plausible in the payload file, or the range in points"),
+    (Quality.BAD_SENTINEL, "the sensor says it has no value; check that its own probe is connected"),
+    (Quality.BAD, "no numbers; check the paths in the payload file against a message"),
+    (Quality.BAD_COMM, "the edge node or device behind it is gone; look at it there"),
 )
 
 
@@ -97,6 +104,7 @@ def _source(site: Site, position: int, name: str) -> Iterator[Finding]:
     except HarkError as error:
         yield _lost(name, error)
         return
+    spec = site.config.sources[position]
     heard: dict[str, Block] = {}
     expected = {channel.sensor for channel in source.channels}
     deadline = time.monotonic() + FIRST_ANSWER_S
@@ -112,8 +120,17 @@ def _source(site: Site, position: int, name: str) -> Iterator[Finding]:
         source.close()
     if not expected:
         yield Finding(f"source {name}", True, "broker reached and subscribed; bursts come when the sensors send")
+    if isinstance(spec, MqttSpec):
+        yield from _publishers(site, spec, source, heard)
+        return
     for sensor in sorted(expected):
-        yield _sensor(site, sensor, heard.get(sensor))
+        if trouble := source.troubles.get(sensor):
+            yield Finding(f"sensor {sensor}", False, trouble.removeprefix(f"{sensor}, "), 3)
+        elif sensor in heard:
+            yield _sensor(site, sensor, heard[sensor], REMEDIES)
+        else:
+            says = f"no answer in {FIRST_ANSWER_S:.0f} s; check its power, cable and unit id"
+            yield Finding(f"sensor {sensor}", False, says, 3)
 
 
 def _one_line(error: HarkError) -> str:
@@ -125,28 +142,57 @@ def _for_a_look(spec: AnySpec) -> AnySpec:
     """A broker that is not there shows itself before the look ends, and one that is keeps nothing for us afterwards."""
     if not isinstance(spec, MqttSpec):
         return spec
-    return msgspec.structs.replace(spec, timeout_s=min(spec.timeout_s, 0.8 * FIRST_ANSWER_S), session_expiry_s=0)
+    # a share of a shared subscription would be taken from the running agent
+    sensors = tuple(
+        msgspec.structs.replace(sensor, topic=unshared(sensor.topic)) if sensor.topic else sensor
+        for sensor in spec.sensors
+    )
+    timeout_s = min(spec.timeout_s, 0.8 * FIRST_ANSWER_S)
+    return msgspec.structs.replace(spec, sensors=sensors, timeout_s=timeout_s, session_expiry_s=0)
 
 
 def _lost(name: str, error: HarkError) -> Finding:
     return Finding(f"source {name}", False, _one_line(error).removeprefix(f"{name}: "), error.exit_code)
 
 
-def _sensor(site: Site, sensor: str, block: Block | None) -> Finding:
+def _publishers(site: Site, spec: MqttSpec, source: Source, heard: Mapping[str, Block]) -> Iterator[Finding]:
+    """Sensors that publish by themselves: the silence of a slow one is no news."""
+    from firmware_bridge.sources.mqtt import MqttSource
+
+    assert isinstance(source, MqttSource)
+    intervals_s = {channel.sensor: channel.update_interval_s for channel in source.channels}
+    for sensor in spec.sensors:
+        what = f"sensor {sensor.name}"
+        if sensor.name in heard:
+            yield _sensor(site, sensor.name, heard[sensor.name], MQTT_REMEDIES)
+        elif trouble := source.troubles.get(sensor.name):
+            says = f"its messages are dropped: {trouble.removeprefix(f'{sensor.name}: ')}; check its payload file"
+            yield Finding(what, False, says)
+        elif sensor.name in intervals_s:
+            topic = sensor.topic or "its topic"
+            yield _unheard(what, topic, intervals_s[sensor.name], sensor.name in source.passed_by)
+
+
+def _unheard(what: str, topic: str, interval_s: float, passed_by: bool) -> Finding:
+    quiet = f"nothing of it on {topic} in {FIRST_ANSWER_S:.0f} s"
+    if interval_s > FIRST_ANSWER_S / 2:
+        return Finding(what, True, f"subscribed; {quiet}, it publishes every {interval_s:g} s")
+    if passed_by:
+        says = f"{quiet}, but messages without its values; check select, root and the paths of its payload"
+    else:
+        says = f"{quiet}; check its power, its topic and its own login at the broker"
+    return Finding(what, False, says, 3)
+
+
+def _sensor(site: Site, sensor: str, block: Block, remedies: Sequence[tuple[Quality, str]]) -> Finding:
     what = f"sensor {sensor}"
-    if block is None:
-        return Finding(what, False, f"no answer in {FIRST_ANSWER_S:.0f} s; check its power, cable and unit id", 3)
     named = [
         (site.channels[int(c)].point, float(v), Quality(int(q)))
         for c, v, q in zip(block.channels, block.values, block.quality, strict=True)
     ]
-    if all(quality is Quality.BAD_COMM for _, _, quality in named):
-        return Finding(
-            what, False, "the gateway answers, this unit does not; check the unit id on its label, power and wiring", 3
-        )
     good = ", ".join(f"{point} {value:.4g}" for point, value, _ in named if math.isfinite(value))
     bad = [
-        f"{_points(named, quality)} {quality.name}: {remedy}" for quality, remedy in REMEDIES if _points(named, quality)
+        f"{_points(named, quality)} {quality.name}: {remedy}" for quality, remedy in remedies if _points(named, quality)
     ]
     if bad:
         return Finding(what, False, f"{'; '.join(bad)}; good: {good or 'none'}")

@@ -19,15 +19,19 @@ from msgspec import Meta
 from agent.features import FeatureSet, Nameplate, feature_set_of
 from agent.features.bearings import bearing_orders
 from agent.machine import MachineProfile, StateRule, load_machine_profile
+from firmware_bridge.broker import BrokerKeys, Place
 from firmware_bridge.checked import Table, key_line, load, read_tree
 from firmware_bridge.errors import ConfigError, Problem
 from firmware_bridge.measurement import Channel
-from firmware_bridge.source import AnySpec, Clock, ModbusSpec, MqttSpec, SourceContext, channels_of
+from firmware_bridge.payload import BurstProfile, load_payloads, payload_names
+from firmware_bridge.source import DEFAULT_PORT, AnySpec, Clock, ModbusSpec, MqttSpec, SourceContext, channels_of
 
 TopicName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . - only; it becomes part of a topic")
 ]
+SparkplugId = Annotated[str, Meta(pattern=r"^[^+/#]{1,128}$", description="1 to 128 characters without + / #")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
+MAX_CHOICES = 8  # listed beside a good guess
 
 
 class SiteSection(Table, frozen=True):
@@ -44,19 +48,29 @@ class SiteSection(Table, frozen=True):
     buffer_mib: Annotated[int, Meta(ge=16)] = 512
 
 
-class UpstreamSection(Table, frozen=True):
+class UpstreamSection(BrokerKeys, frozen=True):
     """The broker that alarms, features and bursts go to."""
 
     host: str
     port: Port = 1883
-    username: str | None = None
-    password_file: str | None = None
-    ca_file: str | None = None
     version: Literal["5", "3.1.1"] = "5"
     confirm: Annotated[
         Literal["collector", "broker"],
         Meta(description="what counts as delivered: written by `hark data collect`, or taken by the broker"),
     ] = "collector"
+
+
+class SparkplugSection(BrokerKeys, frozen=True):
+    """The broker of a SCADA system that reads this gateway as a Sparkplug B edge node, each machine as a device."""
+
+    host: str
+    group: SparkplugId
+    port: Port = 1883
+    node: Annotated[SparkplugId | None, Meta(description="left out: the gateway's name")] = None
+    primary_host: Annotated[
+        SparkplugId | None, Meta(description="host application without which nothing is published")
+    ] = None
+    version: Literal["5", "3.1.1"] = "5"
 
 
 class DecisionSection(Table, frozen=True):
@@ -106,6 +120,7 @@ class SiteConfig(Table, frozen=True):
     sources: Annotated[tuple[AnySpec, ...], Meta(min_length=1)]
     machines: Annotated[tuple[MachineSection, ...], Meta(min_length=1)]
     upstream: UpstreamSection | None = None
+    sparkplug: SparkplugSection | None = None
     decision: DecisionSection = DecisionSection()
 
 
@@ -168,7 +183,12 @@ class Site:
             first_channel=self.first_channels[position],
             clock=clock,
             gateway=self.config.site.gateway,
+            place=self.place(f"sources[{position}]"),
         )
+
+    def place(self, table: str) -> Place:
+        """A table of the site file; the paths in it count from the file."""
+        return Place(self.path, table)
 
 
 def load_site(path: Path, root: Path) -> Site:
@@ -197,10 +217,10 @@ def resolve(config: SiteConfig, path: Path, root: Path) -> Site:
     burst_sensors: set[str] = set()
     for i, source in enumerate(config.sources):
         first_channels.append(len(channels))
-        burst_sensors.update(sensor.name for sensor in sensors_of(source) if sensor.burst)
         if not check.found_in(f"sources[{i}]"):
             with check.at(f"sources[{i}]"):
                 channels.extend(channels_of(source, root / "config"))
+                burst_sensors.update(sensor.name for sensor in sensors_of(source, root / "config") if sensor.burst)
     machines = []
     for i, spec in enumerate(config.machines):
         key = f"machines[{i}]"
@@ -218,6 +238,7 @@ def _check_names(tree: Mapping[str, Any], config_dir: Path, check: _Check) -> No
     wrong name: a person mends the file once.
     """
     devices = sorted(file.stem for file in (config_dir / "devices").glob("*.toml"))
+    payloads = payload_names(config_dir)
     types = sorted(file.stem for file in (config_dir / "machines").glob("*.toml"))
     sensors: list[tuple[str, Any]] = []
     complete = True
@@ -232,7 +253,10 @@ def _check_names(tree: Mapping[str, Any], config_dir: Path, check: _Check) -> No
             sensors.append((f"{key}.name", sensor.get("name")))
             if isinstance(device := sensor.get("device"), str) and device not in devices:
                 check.add(f"{key}.device", _unknown(device, devices), device)
+            if isinstance(payload := sensor.get("payload"), str) and payload not in payloads:
+                check.add(f"{key}.payload", _unknown(payload, payloads), payload)
     check.unique(sensors)
+    _check_endpoints(tree, check)
     machines = _tables(tree.get("machines"))
     check.unique([(f"machines[{i}].tag", machine.get("tag")) for i, machine in machines])
     known = [name for _, name in sensors if isinstance(name, str)]
@@ -247,6 +271,20 @@ def _check_names(tree: Mapping[str, Any], config_dir: Path, check: _Check) -> No
             if isinstance(designation, str):
                 with check.at(f"{key}.bearings.{place}", designation):
                     bearing_orders(config_dir, designation)
+
+
+def _check_endpoints(tree: Mapping[str, Any], check: _Check) -> None:
+    """An endpoint does one transaction at a time, so it is one source."""
+    seen: dict[tuple[object, object], str] = {}
+    for i, source in _tables(tree.get("sources")):
+        if source.get("kind") != "modbus":
+            continue
+        where = "serial" if source.get("serial") else "host"
+        place = (source.get(where), source.get("port", DEFAULT_PORT) if where == "host" else None)
+        if place[0] is not None and place in seen:
+            text = f"is the place of {seen[place]} already; put all sensors of one endpoint into one source"
+            check.add(f"sources[{i}].{where}", text, str(place[0]))
+        seen.setdefault(place, f"sources[{i}]")
 
 
 def _check_sensors(machine: Mapping[str, Any], key: str, known: list[str], check: _Check) -> None:
@@ -306,6 +344,8 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 def _choice(name: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, 1, 0.5)
+    if close and len(names) > MAX_CHOICES:
+        return f" Did you mean {close[0]!r}?"
     return f"{f' Did you mean {close[0]!r}?' if close else ''}  ({', '.join(names) or 'there is none'})"
 
 
@@ -379,15 +419,22 @@ class SensorInfo:
     axes: tuple[str, ...] = ()
 
 
-def sensors_of(spec: AnySpec) -> list[SensorInfo]:
-    """The sensors behind one source."""
+def sensors_of(spec: AnySpec, config_dir: Path) -> list[SensorInfo]:
+    """The sensors behind one source.
+
+    Raises: ConfigError: a payload file that is missing or wrong.
+    """
     if isinstance(spec, ModbusSpec):
         return [SensorInfo(sensor.name, sensor.poll_interval_s, burst=False) for sensor in spec.sensors]
-    if isinstance(spec, MqttSpec):
-        return [
-            SensorInfo(sensor.name, sensor.update_interval_s, burst=False)
-            if sensor.points
-            else SensorInfo(sensor.name, sensor.burst_interval_s, burst=True, axes=sensor.axes)
-            for sensor in spec.sensors
-        ]
-    return [SensorInfo(spec.sensor, 60.0, burst=False)]
+    if not isinstance(spec, MqttSpec):
+        return [SensorInfo(spec.sensor, 60.0, burst=False)]
+    payloads = load_payloads(config_dir, [sensor.payload for sensor in spec.sensors])
+    infos = []
+    for sensor in spec.sensors:
+        profile = payloads.get(sensor.payload or "")
+        interval_s = sensor.update_interval_s or (profile.update_interval_s if profile is not None else 1.0)
+        if isinstance(profile, BurstProfile) or (profile is None and not sensor.points):
+            infos.append(SensorInfo(sensor.name, sensor.burst_interval_s, burst=True, axes=sensor.axes))
+        else:
+            infos.append(SensorInfo(sensor.name, interval_s, burst=False))
+    return infos

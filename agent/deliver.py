@@ -42,8 +42,7 @@ from firmware_bridge.upstream import (
 
 log = logging.getLogger(__name__)
 
-ORDER = {"alarm": 0, "feature": 1, "burst": 2}
-LATE_NS = 60_000_000_000
+ORDER = {"alarm": 0, "clock": 1, "feature": 2, "burst": 3}
 KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 5.0
 POLL_S = 0.5
@@ -126,14 +125,13 @@ class DeliveryPlan:
                 chosen.append(record)
         return chosen
 
-    def sent(self, record: StoredRecord, now_s: float, now_utc_ns: int) -> bool:
+    def sent(self, record: StoredRecord, now_s: float) -> bool:
         """Book a sending. Returns the record's `late` mark, which is that of its first sending."""
         known = self._sent.get(record.key)
         if known is None:
-            late = now_utc_ns - record.utc_ns > LATE_NS
-            self._sent[record.key] = _Sent(late, in_flight=True, due_s=now_s + self._resend_after_s)
+            self._sent[record.key] = _Sent(record.late, in_flight=True, due_s=now_s + self._resend_after_s)
             self._n_in_flight += 1
-            return late
+            return record.late
         known.attempts += 1
         known.due_s = now_s + self._wait_s(known.attempts)
         self._n_in_flight += not known.in_flight
@@ -549,15 +547,15 @@ class Deliverer:
         again = self._store.ask(lambda store: store.fetch(due)) if due else []
         for key in set(due) - {record.key for record in again}:
             self._plan.forget(key)  # confirmed or dropped by retention meanwhile
-        limit, now_utc_ns = self._plan.n_to_look_at(), self._clock.utc_ns()
-        pending = self._store.ask(lambda store: store.pending(limit, now_utc_ns))
+        limit = self._plan.n_to_look_at()
+        pending = self._store.ask(lambda store: store.pending(limit))
         batch = again + self._plan.choose(pending, room - len(again))
         for record in sorted(batch, key=lambda record: ORDER.get(record.stream, 9)):
             self._send(connection, record)
         return len(batch)
 
     def _send(self, connection: _Connection, record: StoredRecord) -> None:
-        late = self._plan.sent(record, self._now_s(), self._clock.utc_ns())
+        late = self._plan.sent(record, self._now_s())
         site, gateway = self._upstream.site, self._upstream.gateway
         message = encode_record(
             UpstreamRecord(

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.baseline import Baseline
 from agent.budget import LatencyBudget
+from agent.clock import ClockStep, ClockWatch, Moment
 from agent.config import Site, sensors_of
 from agent.decision.alarm import AlarmBook, Condition, StandingAlarm, State, clear_cause
 from agent.decision.sensorwatch import SEVERITY, SensorChange, SensorWatch, TagView
@@ -29,6 +30,8 @@ from agent.words import Words
 from firmware_bridge.measurement import Block, Measurement, Waveform
 
 STAGES = ("window", "features", "inference", "decision", "store")
+GATEWAY = "gateway"  # stands where a record names its machine, when it is of none
+CLOCK_UNSET = "unset"
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class Outcome:
     records: list[Record] = field(default_factory=list)
     events: list[AlarmEvent] = field(default_factory=list)
     baselines: list[tuple[str, str, Baseline]] = field(default_factory=list)  # machine, state key, baseline
+    clock_step: ClockStep | None = None
 
 
 class Pipeline:
@@ -46,6 +50,7 @@ class Pipeline:
     Args:
         bundles: by machine tag, checked at the door. restored: alarms that stood before a restart.
         baselines: by machine and state key, as saved before a restart.
+        clock_set_since_utc_ns: a time before it is of a clock that was not set; 0 for recordings, which may be of any time.
     """
 
     def __init__(
@@ -57,18 +62,20 @@ class Pipeline:
         baselines: Mapping[tuple[str, str], Baseline] | None = None,
         restored: Iterable[StandingAlarm] = (),
         language: str = "en",
+        clock_set_since_utc_ns: int = 0,
     ) -> None:
         self.site = site
         self.counters: Counter[str] = Counter()
         self.budget = LatencyBudget(site.config.site.latency_budget_ms, STAGES)
-        words = Words(language)
-        self._diagnosis = Diagnosis(words)
+        self.clock = ClockWatch(clock_set_since_utc_ns)
+        self._words = Words(language)
+        self._diagnosis = Diagnosis(self._words)
         self._tags = TagBank(len(site.channels))
         self._sensor_machines: dict[str, list[str]] = {}
         for machine in site.machines:
             for sensor in machine.spec.sensors:
                 self._sensor_machines.setdefault(sensor, []).append(machine.tag)
-        sensors = [sensor for source in site.config.sources for sensor in sensors_of(source)]
+        sensors = [sensor for source in site.config.sources for sensor in sensors_of(source, site.root / "config")]
         self._windower = Windower(
             {sensor.name: self._sensor_machines.get(sensor.name, [""])[0] for sensor in sensors if sensor.burst},
             {sensor.name: sensor.axes for sensor in sensors if sensor.axes},
@@ -97,7 +104,7 @@ class Pipeline:
             for machine in site.machines
         }
         standing = list(restored)
-        self._book = AlarmBook(words.alarm_text, standing)
+        self._book = AlarmBook(self._words.alarm_text, standing)
         for alarm in standing:
             self._hold(alarm)
 
@@ -107,21 +114,23 @@ class Pipeline:
         return self._on_block(item) if isinstance(item, Block) else self._on_waveform(item)
 
     def tick(self, utc_ns: int, monotonic_ns: int) -> Outcome:
-        """About once a second: what shows itself by not coming, and shelves that end."""
+        """About once a second: a clock that was set, what shows itself by not coming, and shelves that end."""
         outcome = Outcome()
+        now = Moment(utc_ns, monotonic_ns)
+        self._look_at_clock(now, outcome)
         running = {sensor: self._runs(machines) for sensor, machines in self._sensor_machines.items()}
         since_burst_s = {sensor: (monotonic_ns - at_ns) / 1e9 for sensor, at_ns in self._last_burst_ns.items()}
         self._windower.tick(monotonic_ns)
         view = TagView(self._tags.unchanged_s(), self._tags.silent_s(monotonic_ns), self._tags.quality())
         for change in self._sensor_watch.step(view, since_burst_s, running, monotonic_ns, utc_ns):
-            self._sensor_changed(change, utc_ns, outcome)
-        self._keep_events(self._book.tick(utc_ns), outcome)
+            self._sensor_changed(change, now, outcome)
+        self._keep_events(self._book.tick(now), outcome)
         return outcome
 
-    def acknowledge(self, name: str, utc_ns: int) -> Outcome:
+    def acknowledge(self, name: str, now: Moment) -> Outcome:
         """Somebody answers for an alarm, by its code or id."""
         outcome = Outcome()
-        self._keep_events(self._book.acknowledge(name, utc_ns), outcome)
+        self._keep_events(self._book.acknowledge(name, now), outcome)
         return outcome
 
     # ------------------------------------------------------------------ the stages
@@ -156,20 +165,21 @@ class Pipeline:
 
     def _keep(self, tag: str, found: Findings, item: Measurement, outcome: Outcome) -> None:
         """Conditions become events; the bursts around an alarm carry its id."""
-        events = [event for condition in found.began for event in self._book.raise_(condition, item.utc_ns)]
-        events += [event for name in found.ended for event in self._book.clear(tag, name, item.utc_ns)]
+        now = Moment(item.utc_ns, item.monotonic_ns)
+        events = [event for condition in found.began for event in self._book.raise_(condition, now)]
+        events += [event for name in found.ended for event in self._book.clear(tag, name, now)]
         self._keep_events(events, outcome, item.monotonic_ns)
         alarm_id = next((event.alarm_id for event in events if event.condition == MODEL_CONDITION), None)
-        outcome.records.extend(_of_alarm(record, alarm_id) for record in found.records)
+        outcome.records.extend(self._dated(_of_alarm(record, alarm_id)) for record in found.records)
         outcome.baselines.extend((tag, state, baseline) for state, baseline in found.baselines)
 
-    def _sensor_changed(self, change: SensorChange, utc_ns: int, outcome: Outcome) -> None:
+    def _sensor_changed(self, change: SensorChange, now: Moment, outcome: Outcome) -> None:
         """A sensor fault is an alarm of every machine that stands on the sensor, and mutes its columns there."""
         for tag in self._sensor_machines.get(change.sensor, ()):
             if change.change is Change.CLEARED:
-                self._keep_events(self._book.clear(tag, change.condition, utc_ns), outcome)
+                self._keep_events(self._book.clear(tag, change.condition, now), outcome)
             else:
-                self._keep_events(self._book.raise_(self._sensor_condition(tag, change), utc_ns), outcome)
+                self._keep_events(self._book.raise_(self._sensor_condition(tag, change), now), outcome)
 
     def _sensor_condition(self, tag: str, change: SensorChange) -> Condition:
         watch = self.watches[tag]
@@ -181,11 +191,12 @@ class Pipeline:
             severity=SEVERITY[change.fault],
             onset_utc_ns=change.onset_utc_ns,
             explanation=replace(explanation, operating_state=watch.state.key),
+            standing_s=change.duration_s,
         )
 
     def _keep_events(self, events: Iterable[AlarmEvent], outcome: Outcome, arrived_monotonic_ns: int = 0) -> None:
         """Args: arrived_monotonic_ns: of the measurement that caused them; 0 where none did (silence, a person)."""
-        for event in events:
+        for event in map(self._of_its_clock, events):
             outcome.events.append(event)
             machine = self.watches[event.machine].machine
             named = MachineName(machine.profile.title, machine.spec.type)
@@ -194,6 +205,35 @@ class Pipeline:
                 "alarm", event.machine, event.utc_ns, body, urgent=True, arrived_monotonic_ns=arrived_monotonic_ns
             )
             outcome.records.append(record)
+
+    # ------------------------------------------------------------------ the clock
+    def _look_at_clock(self, now: Moment, outcome: Outcome) -> None:
+        """A wall clock that was set is a record of its own; what was recorded before keeps its times."""
+        step = self.clock.look(now)
+        if step is None:
+            return
+        self._book.clock_was_set(now._replace(utc_ns=step.from_utc_ns) if step.was_set else now, now)
+        outcome.clock_step = step
+        body = {
+            "step_s": step.step_s,
+            "from_utc_ns": step.from_utc_ns,
+            "to_utc_ns": step.to_utc_ns,
+            "set": step.is_set,
+        }
+        outcome.records.append(Record("clock", GATEWAY, now.utc_ns, body, urgent=True))
+
+    def _dated(self, record: Record) -> Record:
+        """A record whose time is of a clock that was not set says so; its values are as good as any."""
+        if self.clock.is_set_at(record.utc_ns) or isinstance(record.payload, bytes):
+            return record
+        return replace(record, payload={**record.payload, "clock": CLOCK_UNSET})
+
+    def _of_its_clock(self, event: AlarmEvent) -> AlarmEvent:
+        """Likewise an alarm, and in words."""
+        if self.clock.is_set_at(min(event.onset_utc_ns, event.utc_ns)):
+            return event
+        quality = self._words.say("quality", "clock_unset", quality=event.explanation.data_quality)
+        return replace(event, clock=CLOCK_UNSET, explanation=replace(event.explanation, data_quality=quality))
 
     # ------------------------------------------------------------------ small parts
     def _runs(self, machines: list[str]) -> bool | None:

@@ -1,13 +1,13 @@
 """The gateway's buffer: a SQLite journal and outbox, and its only writer.
 
-What is kept, in plain tables: `record` (alarms, features, bursts, states, each with its own sequence number), `outbox`
+What is kept, in plain tables: `record` (alarms, clock events, features, bursts, each with its own sequence number), `outbox`
 (what of it still has to reach the collector), `sample` (one row per poll), `gap` (everything that was ever dropped, and
 why), baselines, standing alarms and counters. `sqlite-utils` makes and migrates the tables; the hot path takes its
 connection.
 
 Durability. In WAL mode `synchronous=NORMAL` survives a killed process but loses acknowledged rows in every power cut,
-FULL in none. So alarms, confirmations and configuration commit with FULL at once; bulk commits with NORMAL, and a FULL
-commit at least every 10 s makes all before it durable. The WAL is kept at 256 pages / 2 MiB: cutting it shorter than
+FULL in none. So alarms, clock events, confirmations and configuration commit with FULL at once; bulk commits with NORMAL,
+and a FULL commit at least every 10 s makes all before it durable. The WAL is kept at 256 pages / 2 MiB: cutting it shorter than
 its working size doubles the flash writes.
 
 A write of a batch is one transaction; the sequence numbers are given in it, and their counter is a row of its own, so a
@@ -21,9 +21,10 @@ import fcntl
 import json
 import logging
 import os
+import random
 import sqlite3
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from agent.clock import SET_SINCE_UTC_NS
 from agent.decision.alarm import StandingAlarm
 from agent.errors import StoreError
 from agent.vocabulary import Record
@@ -47,7 +49,9 @@ WAL_PAGES = 256
 WAL_LIMIT_BYTES = 2 << 20
 FULL_EVERY_S = 10.0
 CHECKED_AT_OPEN_BYTES = 32 << 20  # a larger file is checked by its first and last rows: starting must not take minutes
-LIVE_NS = 60_000_000_000  # a feature younger than this leaves before older ones
+LIVE_S = 60.0  # a record written longer ago, or before a restart, is backfill: it is late, and newer features leave before it
+LIVE_STEP_S = 1.0  # as exactly is that known
+FIRST_UNSET_START, LAST_UNSET_START = 1 << 42, 1 << 52  # milliseconds of the years 2109 and later
 SLICE_ROWS = 200  # deleted in one statement by retention
 MAX_CHANNEL_SETS = 4096
 BUDGET_TARGET = 0.95  # retention frees down to this share
@@ -81,18 +85,18 @@ _TABLES: dict[str, tuple[dict[str, Any], str | tuple[str, ...]]] = {
     "alarm_state": ({"alarm_id": str, "payload": str}, "alarm_id"),
 }  # fmt: skip
 
-# What goes first when the budget is reached: (table, which of its rows). Alarms come last.
+# What goes first when the budget is reached: (table, which of its rows). Alarms come last, and what dates them.
 _CONFIRMED = "upstream = 0 OR NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.id = record.id)"
 RETENTION: tuple[tuple[str, str], ...] = (
     ("sample", "1"),
-    ("record", f"stream <> 'alarm' AND alarm_id IS NULL AND ({_CONFIRMED})"),
-    ("record", "stream NOT IN ('alarm', 'burst')"),
+    ("record", f"stream NOT IN ('alarm', 'clock') AND alarm_id IS NULL AND ({_CONFIRMED})"),
+    ("record", "stream NOT IN ('alarm', 'clock', 'burst')"),
     ("record", "stream = 'burst' AND alarm_id IS NULL"),
     ("record", "stream = 'burst'"),
-    ("record", f"stream = 'alarm' AND ({_CONFIRMED})"),
-    ("record", "stream = 'alarm'"),
+    ("record", f"stream IN ('alarm', 'clock') AND ({_CONFIRMED})"),
+    ("record", "stream IN ('alarm', 'clock')"),
 )
-STREAM_ORDER = ("alarm", "feature", "burst")
+STREAM_ORDER = ("alarm", "clock", "feature", "burst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredRecord:
-    """A record with its key. `payload` is as stored: JSON text, or bytes (a burst's body as msgpack)."""
+    """A record with its key. `payload` is as stored: JSON text, or bytes (a burst's body as msgpack).
+
+    `late`: it has waited in the buffer, by the monotonic clock.
+    """
 
     stream: str
     seq: int
@@ -123,6 +130,7 @@ class StoredRecord:
     attempts: int = 0
     urgent: bool = False
     arrived_monotonic_ns: int = 0
+    late: bool = False
 
     @property
     def key(self) -> Key:
@@ -227,15 +235,15 @@ class Store:
 
     # -- the outbox
 
-    def pending(self, limit: int, now_utc_ns: int) -> list[StoredRecord]:
+    def pending(self, limit: int) -> list[StoredRecord]:
         """What should leave next and is neither published nor dead.
 
-        Alarms, live features, older ones (oldest first), bursts.
+        Alarms, clock events, live features, older ones (oldest first), bursts.
         """
         found = self._pending("alarm", limit, "ORDER BY o.id")
-        if len(found) < limit:
-            newest = self._pending("feature", limit - len(found), "ORDER BY o.id DESC")
-            found += [record for record in reversed(newest) if record.utc_ns >= now_utc_ns - LIVE_NS]
+        found += self._pending("clock", limit - len(found), "ORDER BY o.id")
+        newest = self._pending("feature", limit - len(found), "ORDER BY o.id DESC")
+        found += [record for record in reversed(newest) if not record.late]
         live = {record.key for record in found}
         for stream in ("feature", "burst"):
             older = self._pending(stream, limit, "ORDER BY o.id")
@@ -359,6 +367,8 @@ class Store:
         sets = self._db.execute("SELECT names, id FROM channel_set").fetchall()
         self._set_ids: dict[str, int] = dict(sets)
         self._set_ids_by_bytes: dict[bytes, int] = {}
+        # (monotonic seconds, first id written from then on), one a second at most
+        self._live: deque[tuple[float, int]] = deque(maxlen=2 + round(LIVE_S / LIVE_STEP_S))
         self._boot = 1 + int(self._meta("boot") or 0)
         with self._transaction(full=True):
             self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?)", (str(self._boot),))
@@ -388,8 +398,7 @@ class Store:
                 Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
         log.error("buffer damaged, moved aside, a new one started: kept_as=%s cause=%s", aside, cause)
         self._connect()
-        # A new file must not count from 1 again: the collector would take its records for ones that it has.
-        start = time.time_ns() // 1_000_000
+        start = _new_start(time.time_ns())
         with self._transaction(full=True):
             self._db.executemany(
                 "INSERT INTO stream (name, next_seq) VALUES (?, ?)", [(name, start) for name in STREAM_ORDER]
@@ -506,6 +515,7 @@ class Store:
         )
         touched = {(record.stream, next_seq[record.stream]) for record in records}
         self._db.executemany("INSERT OR REPLACE INTO stream (name, next_seq) VALUES (?, ?)", touched)
+        self._note_written(first_id)
         return stored
 
     def _channel_set(self, block: Block) -> int:
@@ -556,9 +566,26 @@ class Store:
         return self._select(f"WHERE o.state = {PENDING} AND o.stream = ? {order} LIMIT ?", (stream, limit))
 
     def _select(self, where: str, parameters: tuple[Any, ...]) -> list[StoredRecord]:
-        columns = "r.stream, r.seq, r.machine, r.utc_ns, r.payload, o.attempts"
+        columns = "r.id, r.stream, r.seq, r.machine, r.utc_ns, r.payload, o.attempts"
         sql = f"SELECT {columns} FROM outbox o JOIN record r ON r.id = o.id {where}"
-        return [StoredRecord(*row) for row in self._db.execute(sql, parameters).fetchall()]
+        found = self._db.execute(sql, parameters).fetchall()
+        first_live = self._first_live_id()
+        return [
+            StoredRecord(stream, seq, machine, utc_ns, payload, attempts, late=row_id < first_live)
+            for row_id, stream, seq, machine, utc_ns, payload, attempts in found
+        ]
+
+    def _first_live_id(self) -> float:
+        """Records from this id on were written within the last minute and since the start."""
+        while self._live and time.monotonic() - self._live[0][0] > LIVE_S:
+            self._live.popleft()
+        return self._live[0][1] if self._live else float("inf")
+
+    def _note_written(self, first_id: int) -> None:
+        """Which records are how old, to a second."""
+        now_s = time.monotonic()
+        if not self._live or now_s - self._live[-1][0] >= LIVE_STEP_S:
+            self._live.append((now_s, first_id))
 
     def _drop_slice(self, table: str, rows: str) -> int:
         """Delete the oldest few of these rows, and say so in `gap`, in one transaction."""
@@ -600,6 +627,17 @@ def _gaps(rows: Iterable[tuple[int, str, int, int, int]]) -> list[Gap]:
         else:
             gaps.append(Gap(stream, utc_ns, utc_ns, 1, reason, seq, seq))
     return gaps
+
+
+def _new_start(utc_ns: int) -> int:
+    """Where the sequences of a file that replaces a damaged one begin.
+
+    Not at 1 again: the collector would take its records for ones that it has. In milliseconds since 1970, which is beyond any
+    number used before; by chance and beyond those where the clock is not set, which says the same after every boot.
+    """
+    if utc_ns >= SET_SINCE_UTC_NS:
+        return utc_ns // 1_000_000
+    return random.SystemRandom().randrange(FIRST_UNSET_START, LAST_UNSET_START)
 
 
 def _state_rows(alarms: Iterable[StandingAlarm]) -> list[tuple[str, str]]:

@@ -174,8 +174,10 @@ class AlarmEvent:
         alarm_id: stable over the alarm's life, derived from machine, condition and first time: a replay gives the same.
         condition: what the alarm is about, e.g. "model", "limit:dry_run", "sensor:vib-a:stuck"; one alarm a condition.
         state: ISA-18.2 state after the transition. trigger: what caused it.
-        onset_utc_ns: when the condition first showed. utc_ns: when this transition was decided.
+        onset_utc_ns: when the condition first showed. utc_ns: when this transition was decided. Neither is ever rewritten.
         text: the whole message in words.
+        standing_s: how long the condition had been there, on the monotonic clock.
+        clock: "unset" where one of the times is of a clock that was not set.
     """
 
     alarm_id: str
@@ -192,6 +194,8 @@ class AlarmEvent:
     explanation: Explanation
     text: str
     model: Mapping[str, str] = field(default_factory=dict)
+    standing_s: float = 0.0
+    clock: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,7 +203,7 @@ class Record:
     """Something to be kept: the store gives it its key (gateway, stream, sequence) in the transaction that writes it.
 
     Attributes:
-        stream: "alarm", "feature" or "burst"; the order in which they leave is deliver.py's.
+        stream: "alarm", "clock", "feature" or "burst"; the order in which they leave is deliver.py's.
         payload: JSON-able mapping, or bytes for a burst frame.
         urgent: commit at once, durably (alarms).
         upstream: goes to the outbox; samples stay on the gateway.

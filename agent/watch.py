@@ -284,8 +284,8 @@ class MachineWatch:
             return False
         change = self._sick_tracker.step(velocity_mm_s - bound, vector.arrived_monotonic_ns, vector.utc_ns)
         if change is Change.RAISED:
-            onset_utc_ns = self._sick_tracker.onset_utc_ns
-            limit = LimitChange(self._sick, change, velocity_mm_s, bound, None, onset_utc_ns)
+            onset_utc_ns, standing_s = self._sick_tracker.onset_utc_ns, self._sick_tracker.standing_s
+            limit = LimitChange(self._sick, change, velocity_mm_s, bound, None, onset_utc_ns, standing_s)
             found.began.append(self._limit_condition(f"limit:{NOT_LEARNED}", limit))
         elif change is Change.CLEARED:
             found.ended.append(f"limit:{NOT_LEARNED}")
@@ -324,6 +324,7 @@ class MachineWatch:
             onset_utc_ns=self._tracker.onset_utc_ns,
             explanation=replace(explained.explanation, operating_state=vector.state.key),
             model={"name": self.bundle.manifest.name, "version": self.bundle.manifest.version},
+            standing_s=self._tracker.standing_s,
         )
         found.began.append(condition)
         found.records.extend(burst_records(self._windows))
@@ -350,6 +351,7 @@ class MachineWatch:
             severity=Severity(change.limit.severity),
             onset_utc_ns=change.onset_utc_ns,
             explanation=replace(self._diagnosis.of_limit(self.machine, change), operating_state=self.state.key),
+            standing_s=change.standing_s,
         )
 
     # ------------------------------------------------------------------ small parts

@@ -2,6 +2,7 @@
 
 A burst arrives whole or not at all: chunks carry their place and a CRC, an incomplete burst is counted and dropped, and
 nothing is ever analysed across a gap. Whatever the bytes, decoding answers with a value or with FrameError.
+`BurstAssembler` also puts the parts of vendors' bursts together, which payload_codec.py decodes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from firmware_bridge.errors import FrameError
 from firmware_bridge.measurement import Quality, Waveform
 
 I16 = NDArray[np.int16]
+Counts = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.int32] | NDArray[np.float32]
 
 ROOT = "hark/v1"
 AXES = ("x", "y", "z")
@@ -40,7 +42,6 @@ MAX_CHUNK_BYTES = 100_000  # a whole message; AWS IoT disconnects above 128 KB
 MAX_SAMPLES = 1 << 20
 MAX_CHUNKS = 512
 SAMPLE_RATE_HZ = (1.0, 1e6)
-FULL_SCALE = (-32768, 32767)
 
 MAX_READINGS_BYTES = 16_384
 MAX_READINGS = 256
@@ -78,6 +79,11 @@ def topic_readings(site: str, sensor: str) -> str:
     return f"{ROOT}/{check_name(site, 'site')}/sensor/{check_name(sensor, 'sensor')}/readings"
 
 
+def topic_sensor(site: str, sensor: str) -> str:
+    """What to subscribe to for everything that a sensor publishes."""
+    return f"{ROOT}/{check_name(site, 'site')}/sensor/{check_name(sensor, 'sensor')}/#"
+
+
 def parse_sensor_topic(topic: str) -> SensorTopic:
     """The inverse of both builders.
 
@@ -100,7 +106,10 @@ class Chunk:
     """One message of a burst, checked: its own samples and what it says of the whole.
 
     Attributes:
-        samples: shape (n,), int16, as sampled; `first_sample` is its place among `n_samples`.
+        axis: "x", "y" or "z"; several letters where the samples of these axes stand in turn.
+        burst_id: None where the sensor has none; chunks then belong together by their places alone.
+        samples: shape (n,), counts as sampled (int8, int16, int32 or finite float32).
+        n_samples: of the whole burst, with `first_sample` this chunk's place in it; 0 where only `index` tells the place.
         scale_m_s2: m/s2 per count. sample_rate_hz: as measured by the sensor.
         start_utc_ns: of the burst's first sample, 0 where the sensor has no clock.
         overload: the sensor's own word that its input saturated.
@@ -108,7 +117,7 @@ class Chunk:
     """
 
     axis: str
-    burst_id: int
+    burst_id: int | None
     index: int
     count: int
     n_samples: int
@@ -117,13 +126,14 @@ class Chunk:
     scale_m_s2: float
     start_utc_ns: int
     overload: bool
-    samples: I16
+    samples: Counts
     crc: int
 
     @property
     def burst(self) -> tuple[object, ...]:
-        """What all chunks of one burst agree on."""
-        return (self.count, self.n_samples, self.sample_rate_hz, self.scale_m_s2, self.start_utc_ns)
+        """What all chunks of one burst agree on. The start is among it only where PROTOCOL.md promises that."""
+        start_utc_ns = self.start_utc_ns if self.n_samples else 0
+        return (self.count, self.n_samples, self.sample_rate_hz, self.scale_m_s2, start_utc_ns)
 
 
 def encode_burst(
@@ -219,13 +229,17 @@ def decode_chunk(message: bytes) -> Chunk:
     return Chunk(axis.decode(), burst_id, index, count, total, first, rate, scale, start, overload, samples, crc)
 
 
+_Key = tuple[str, str, int | None]  # sensor, axis, burst id
+
+
 @dataclass(slots=True, eq=False)
 class _Open:
     """A burst that still waits for chunks."""
 
     burst: tuple[object, ...]
-    since_monotonic_ns: int
+    until_monotonic_ns: int
     chunks: dict[int, Chunk] = field(default_factory=dict)
+    n_samples: int = 0
     n_bytes: int = 0
 
 
@@ -233,9 +247,9 @@ class BurstAssembler:
     """Puts chunks back together, in any order, each counted once; bounded in bursts, bytes and time.
 
     Never raises on what a sensor sends. `counters` has complete, incomplete, corrupt, duplicate and oversized (a burst
-    that alone is beyond `max_bytes`); `last_error` is the newest reason for "corrupt". A message that comes again after
-    its burst was complete (QoS 1 may do that) is known by its CRC; a sensor that restarts and counts its burst ids from
-    0 is not mistaken for it.
+    that alone is beyond `max_bytes` or MAX_SAMPLES); `last_error` is the newest reason for "corrupt". A message that comes
+    again after its burst was complete (QoS 1 may do that) is known by its CRC; a sensor that restarts and counts its burst
+    ids from 0 is not mistaken for it.
     """
 
     def __init__(self, max_open: int = 64, max_bytes: int = 32 << 20, timeout_s: float = 60.0) -> None:
@@ -243,10 +257,10 @@ class BurstAssembler:
         self.last_error = ""
         self._max_open = max_open
         self._max_bytes = max_bytes
-        self._timeout_ns = round(timeout_s * 1e9)
-        self._open: OrderedDict[tuple[str, str, int], _Open] = OrderedDict()
+        self._timeout_s = timeout_s
+        self._open: OrderedDict[_Key, _Open] = OrderedDict()
         self._n_bytes = 0
-        self._done: deque[tuple[tuple[str, str, int], frozenset[int]]] = deque(maxlen=256)
+        self._done: deque[tuple[_Key, frozenset[int]]] = deque(maxlen=256)
 
     @property
     def n_open(self) -> int:
@@ -255,36 +269,54 @@ class BurstAssembler:
 
     def add(self, sensor: str, axis: str, payload: bytes, utc_ns: int, monotonic_ns: int) -> Waveform | None:
         """Take one message from the topic of `axis`; the Waveform when it was the last one missing."""
-        self.expire(monotonic_ns)
         try:
             chunk = decode_chunk(payload)
             if chunk.axis != axis:
                 raise FrameError(f"burst chunk of axis {chunk.axis} came on the topic of axis {axis}")
         except FrameError as error:
-            self.counters["corrupt"] += 1
-            self.last_error = f"{sensor}: {error}"
+            self.expire(monotonic_ns)
+            self.refuse(sensor, error)
             return None
-        if chunk.n_samples * 2 > self._max_bytes:
+        made = self.add_chunk(sensor, chunk, utc_ns, monotonic_ns)
+        return made[0] if made else None
+
+    def refuse(self, sensor: str, error: FrameError) -> None:
+        """Count a message that is no chunk."""
+        self.counters["corrupt"] += 1
+        self.last_error = f"{sensor}: {error}"
+
+    def add_chunk(
+        self, sensor: str, chunk: Chunk, utc_ns: int, monotonic_ns: int, timeout_s: float | None = None
+    ) -> list[Waveform]:
+        """Take one checked chunk; the burst's Waveforms, one an axis, when it was the last one missing.
+
+        Args:
+            timeout_s: how long its burst may wait for the others, where that is not the assembler's own.
+        """
+        self.expire(monotonic_ns)
+        if max(chunk.n_samples, len(chunk.samples)) * chunk.samples.itemsize > self._max_bytes:
             self.counters["oversized"] += 1
-            return None
-        key = (sensor, axis, chunk.burst_id)
-        if not self._keep(key, chunk, monotonic_ns):
+            return []
+        key = (sensor, chunk.axis, chunk.burst_id)
+        until_ns = monotonic_ns + round((self._timeout_s if timeout_s is None else timeout_s) * 1e9)
+        if not self._keep(key, chunk, until_ns):
             self.counters["duplicate"] += 1
-            return None
+            return []
+        if self._open[key].n_samples > MAX_SAMPLES * len(chunk.axis):
+            self._forget(key)
+            self.counters["oversized"] += 1
+            return []
         if len(self._open[key].chunks) < chunk.count:
             self._make_room(key)
-            return None
+            return []
         return self._complete(key, utc_ns, monotonic_ns)
 
     def expire(self, monotonic_ns: int) -> None:
         """Drop what has waited too long; also called by every `add`."""
-        while self._open:
-            key = next(iter(self._open))
-            if monotonic_ns - self._open[key].since_monotonic_ns <= self._timeout_ns:
-                return
+        for key in [key for key, waiting in self._open.items() if monotonic_ns > waiting.until_monotonic_ns]:
             self._drop(key)
 
-    def _keep(self, key: tuple[str, str, int], chunk: Chunk, monotonic_ns: int) -> bool:
+    def _keep(self, key: _Key, chunk: Chunk, until_monotonic_ns: int) -> bool:
         """False where this very message was seen before."""
         waiting = self._open.get(key)
         if waiting is None and any(key == done and chunk.crc in crcs for done, crcs in self._done):
@@ -299,13 +331,14 @@ class BurstAssembler:
                 self._drop(key)
                 waiting = None
         if waiting is None:
-            waiting = self._open[key] = _Open(chunk.burst, monotonic_ns)
+            waiting = self._open[key] = _Open(chunk.burst, until_monotonic_ns)
         waiting.chunks[chunk.index] = chunk
-        waiting.n_bytes += 2 * len(chunk.samples)
-        self._n_bytes += 2 * len(chunk.samples)
+        waiting.n_samples += len(chunk.samples)
+        waiting.n_bytes += chunk.samples.nbytes
+        self._n_bytes += chunk.samples.nbytes
         return True
 
-    def _make_room(self, newest: tuple[str, str, int]) -> None:
+    def _make_room(self, newest: _Key) -> None:
         while len(self._open) > self._max_open or self._n_bytes > self._max_bytes:
             oldest = next(iter(self._open))
             if oldest == newest and len(self._open) > 1:
@@ -313,45 +346,64 @@ class BurstAssembler:
                 continue
             self._drop(oldest)
 
-    def _drop(self, key: tuple[str, str, int]) -> None:
-        self._n_bytes -= self._open.pop(key).n_bytes
+    def _drop(self, key: _Key) -> None:
+        self._forget(key)
         self.counters["incomplete"] += 1
 
-    def _complete(self, key: tuple[str, str, int], utc_ns: int, monotonic_ns: int) -> Waveform | None:
-        burst = self._open.pop(key)
-        self._n_bytes -= burst.n_bytes
-        chunks = sorted(burst.chunks.values(), key=lambda chunk: chunk.first_sample)
-        counts = np.concatenate([chunk.samples for chunk in chunks])
-        ends = np.cumsum([0, *(len(chunk.samples) for chunk in chunks)])
-        if [chunk.first_sample for chunk in chunks] != ends[:-1].tolist() or len(counts) != chunks[0].n_samples:
-            self.counters["corrupt"] += 1
-            self.last_error = f"{key[0]}: the chunks of burst {key[2]} do not join into {chunks[0].n_samples} samples"
-            return None
-        self._done.append((key, frozenset(chunk.crc for chunk in chunks)))
+    def _forget(self, key: _Key) -> _Open:
+        waiting = self._open.pop(key)
+        self._n_bytes -= waiting.n_bytes
+        return waiting
+
+    def _complete(self, key: _Key, utc_ns: int, monotonic_ns: int) -> list[Waveform]:
+        burst = self._forget(key)
+        chunks = sorted(burst.chunks.values(), key=lambda chunk: (chunk.first_sample, chunk.index))
+        if not _joins(chunks, burst.n_samples):
+            whole = f"{chunks[0].n_samples or burst.n_samples} samples of axis {key[1]}"
+            self.refuse(key[0], FrameError(f"the chunks of burst {key[2]} do not join into {whole}"))
+            return []
+        crcs = [chunk.crc for chunk in chunks]
+        self._done.append((key, frozenset(crcs)))
         self.counters["complete"] += 1
-        return _waveform(key, counts, chunks, utc_ns, monotonic_ns)
+        burst_id = key[2] if key[2] is not None else zlib.crc32(struct.pack(f"<{len(crcs)}I", *crcs))
+        return [_waveform(key[0], axis, burst_id, chunks, utc_ns, monotonic_ns) for axis in key[1]]
+
+
+def _joins(chunks: Sequence[Chunk], n_samples: int) -> bool:
+    """Whether sorted chunks stand without gap or overlap, and hold as many samples of each axis."""
+    first = chunks[0]
+    if not first.n_samples:
+        return n_samples > 0 and n_samples % len(first.axis) == 0
+    starts = np.cumsum([0, *(len(chunk.samples) for chunk in chunks)])
+    return [chunk.first_sample for chunk in chunks] == starts[:-1].tolist() and n_samples == first.n_samples
 
 
 def _waveform(
-    key: tuple[str, str, int], counts: I16, chunks: Sequence[Chunk], utc_ns: int, monotonic_ns: int
+    sensor: str, axis: str, burst_id: int, chunks: Sequence[Chunk], utc_ns: int, monotonic_ns: int
 ) -> Waveform:
     first = chunks[0]
-    clipped = (
-        any(chunk.overload for chunk in chunks)
-        or int(counts.min()) == FULL_SCALE[0]
-        or int(counts.max()) == FULL_SCALE[1]
-    )
+    place = first.axis.index(axis)
+    counts = np.concatenate([chunk.samples for chunk in chunks])[place :: len(first.axis)]
+    clipped = any(chunk.overload for chunk in chunks) or _reaches_full_scale(counts)
     return Waveform(
-        sensor=key[0],
-        axis=key[1],
+        sensor=sensor,
+        axis=axis,
         samples=counts.astype(np.float32) * np.float32(first.scale_m_s2),
         sample_rate_hz=first.sample_rate_hz,
-        burst_id=key[2],
+        burst_id=burst_id,
         start_utc_ns=first.start_utc_ns or utc_ns - round(len(counts) / first.sample_rate_hz * 1e9),
         utc_ns=utc_ns,
         monotonic_ns=monotonic_ns,
         quality=Quality.UNCERTAIN if clipped else Quality.GOOD,
     )
+
+
+def _reaches_full_scale(counts: Counts) -> bool:
+    """Whether a sample stands at the end of its type's range; a float has none."""
+    if counts.dtype.kind != "i":
+        return False
+    limits = np.iinfo(str(counts.dtype))
+    return bool(counts.min() == limits.min or counts.max() == limits.max)
 
 
 @dataclass(frozen=True, slots=True)

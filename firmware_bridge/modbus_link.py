@@ -36,7 +36,6 @@ MAX_UNREAD_BYTES = 4 * MAX_ADU_BYTES
 SILENCES_TO_HANG_UP = 3  # not one answer of anybody in between: the connection may be dead without saying so
 SETTLE_S = 0.1  # an RTU answer comes in one piece: after so long a pause within it, no more of it will come
 BITS_PER_CHARACTER = 11
-DEFAULT_PORT = 502
 
 
 class Refused(Exception):

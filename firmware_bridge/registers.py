@@ -153,8 +153,9 @@ class Decoder:
         """As `decode`, in float64: what a person who compares with a panel wants to see."""
         failed = self._take(words)
         raw = self._raw()
-        measured = self._numbers(raw)
-        value = measured * self._scale + self._offset
+        with np.errstate(invalid="ignore", over="ignore"):  # signalling NaN and numbers without end are data here
+            measured = self._numbers(raw)
+            value = measured * self._scale + self._offset
         quality = np.zeros(len(raw), np.uint8)
         tiny = (measured != 0) & (np.abs(measured) < self._smallest)
         quality[(value < self._lowest) | (value > self._highest) | tiny] = Quality.BAD_RANGE

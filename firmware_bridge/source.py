@@ -13,17 +13,22 @@ from typing import Annotated, Literal, Protocol, cast
 from msgspec import Meta, field
 
 from firmware_bridge import sources
+from firmware_bridge.broker import NO_SITE_FILE, BrokerKeys, Place
 from firmware_bridge.checked import Table
 from firmware_bridge.frames import MAX_CHUNK_BYTES
+from firmware_bridge.jsonpath import JsonPath
 from firmware_bridge.measurement import Channel, Measurement
 from firmware_bridge.registry import module_named
+from firmware_bridge.topics import check_filter
 from firmware_bridge.units import suffix_of
 
+DEFAULT_PORT = 502  # Modbus TCP, as IANA has it
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="1 to 64 of A-Z a-z 0-9 _ . -")]
 FileStem = Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,64}$", description="a file's name without .toml")]
 Host = Annotated[str, Meta(min_length=1, max_length=253, description="host name or address")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
+MAX_TOPICS = 32  # of payload sensors on one connection; cloud brokers allow some 50 subscriptions
 
 
 class Clock(Protocol):
@@ -39,7 +44,8 @@ class Source(Protocol):
 
     `read` yields what arrived within about `timeout_s` and returns; nothing to tell is an empty answer. It raises
     SourceLost where the whole endpoint cannot be reached; one dead device among living ones is Blocks of BAD_COMM.
-    `counters` only grow, and are read by other threads.
+    `counters` only grow; `troubles` says of each sensor that is not well what, why and what to do. Both are read by other
+    threads.
     """
 
     name: str
@@ -47,6 +53,9 @@ class Source(Protocol):
 
     @property
     def counters(self) -> dict[str, int]: ...
+
+    @property
+    def troubles(self) -> dict[str, str]: ...
 
     def read(self, timeout_s: float) -> Iterable[Measurement]: ...
 
@@ -60,6 +69,7 @@ class SourceContext:
     Attributes:
         first_channel: the source's channel i is number first_channel + i of the process's channel table.
         gateway: makes the identity towards a broker unique in the site.
+        place: where the source stands in the site file; its relative paths count from there.
     """
 
     config_dir: Path
@@ -67,6 +77,7 @@ class SourceContext:
     first_channel: int
     clock: Clock
     gateway: str = ""
+    place: Place = NO_SITE_FILE
 
 
 class ModbusSensor(Table, frozen=True):
@@ -86,7 +97,7 @@ class ModbusSpec(Table, frozen=True, tag="modbus", tag_field="kind"):
     name: Name
     sensors: Annotated[tuple[ModbusSensor, ...], Meta(min_length=1)]
     host: Host | None = None
-    port: Port = 502
+    port: Port = DEFAULT_PORT
     framing: Annotated[
         Literal["tcp", "rtu"], Meta(description="rtu for a converter that passes serial frames on as they are")
     ] = "tcp"
@@ -116,12 +127,33 @@ class ModbusSpec(Table, frozen=True, tag="modbus", tag_field="kind"):
         return f"{self.host}:{self.port}" if self.host is not None else str(self.serial)
 
 
+class Select(Table, frozen=True):
+    """Which messages of a topic that carries many devices are this sensor's: those with `equals` at `path` (JSON)."""
+
+    path: Annotated[str, Meta(max_length=200)]
+    equals: bool | float | str
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a path that is none."""
+        JsonPath.parse(self.path)
+
+
 class MqttSensor(Table, frozen=True):
-    """A sensor that publishes by itself: bursts, and the scalars named in `points` with what they can plausibly be."""
+    """A sensor that publishes by itself.
+
+    It speaks PROTOCOL.md: bursts, and the scalars named in `points` with what they can plausibly be. Or `payload` names
+    the file that says what it publishes, and `topic` where; `select` and `root` find its part in messages of many devices.
+    """
 
     name: Name
+    payload: Annotated[
+        FileStem | None, Meta(description="a file of config/payloads, without .toml; left out: PROTOCOL.md")
+    ] = None
+    topic: Annotated[str | None, Meta(description="where it publishes; + stands for one level, # for the rest")] = None
+    select: Select | None = None
+    root: Annotated[str, Meta(max_length=200, description="where in the message the file's paths count from")] = ""
     points: dict[str, tuple[float, float]] = field(default_factory=dict)
-    update_interval_s: Annotated[float, Meta(gt=0)] = 1.0
+    update_interval_s: Annotated[float, Meta(gt=0, description="how often it publishes")] | None = None
     burst_interval_s: Annotated[float, Meta(gt=0, description="how often it sends a waveform")] = 600.0
     axes: Annotated[
         tuple[Literal["x", "y", "z"], ...],
@@ -129,14 +161,26 @@ class MqttSensor(Table, frozen=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: a point without unit, or an empty range."""
+        """Raises: ValueError: a point without unit, an empty range, or keys that do not go together."""
         for point, (low, high) in self.points.items():
             suffix_of(point)
             if not low < high:
                 raise ValueError(f"{point} = [{low}, {high}] is no range; write [lowest, highest]")
+        JsonPath.parse(self.root)
+        if self.payload is None:
+            if self.topic is not None or self.select is not None or self.root:
+                raise ValueError(
+                    f"{self.name}: topic, select and root go with a payload; write payload, or leave them out"
+                )
+            return
+        if self.topic is None:
+            raise ValueError(f'{self.name}: topic is missing; write where it publishes, such as  topic = "plant/+/vib"')
+        check_filter(self.topic)
+        if self.points:
+            raise ValueError(f"{self.name}: its points stand in the payload file; leave points out")
 
 
-class MqttSpec(Table, frozen=True, tag="mqtt", tag_field="kind"):
+class MqttSpec(BrokerKeys, frozen=True, tag="mqtt", tag_field="kind"):
     """A broker that sensors publish to."""
 
     name: Name
@@ -146,14 +190,20 @@ class MqttSpec(Table, frozen=True, tag="mqtt", tag_field="kind"):
     timeout_s: Annotated[Seconds, Meta(description="how long without the broker before it is called lost")] = 10.0
     version: Literal["5", "3.1.1"] = "5"
     max_packet_bytes: Annotated[int, Meta(ge=MAX_CHUNK_BYTES + 1024, le=16 << 20)] = 262_144
-    session_expiry_s: Annotated[int, Meta(ge=0, le=86400, description="how long the broker keeps bursts for us")] = 3600
-    username: str | None = None
-    password_file: Annotated[str | None, Meta(description="a file that holds nothing but the password")] = None
-    ca_file: Annotated[str | None, Meta(description="turns TLS on; the authority that signed the broker")] = None
+    session_expiry_s: Annotated[
+        int, Meta(ge=0, le=86400, description="how long the broker keeps bursts for us; 0 for not at all")
+    ] = 3600
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: two sensors of one name."""
+        """Raises: ValueError: two sensors of one name, a login or TLS that is not whole, or too many topics."""
+        super().__post_init__()
         _unique([sensor.name for sensor in self.sensors])
+        topics = {sensor.topic for sensor in self.sensors if sensor.topic is not None}
+        if len(topics) > MAX_TOPICS:
+            raise ValueError(
+                f"{len(topics)} topics on one connection, at most {MAX_TOPICS}; write one with + or # and tell the sensors "
+                f"apart with select, or name the broker in a second [[sources]]"
+            )
 
 
 class ReplaySpec(Table, frozen=True, tag="replay", tag_field="kind"):

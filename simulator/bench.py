@@ -2,8 +2,8 @@
 
 Ratios come from one interleaved run of the parts themselves (`python -m agent.microbench`); memory, start and latency from a
 real agent in a process of its own that watches ten simulated machines over the wire. It learns them, is started again cold,
-and one of them then falls ill, so that the latency holds the durable commit of a real alarm. No bars here, only what was
-seen.
+and one of them then falls ill, so that the latency holds the durable commit of a real alarm. Bursts without a pause are a part of
+their own (bench_bursts.py). No bars here, only what was seen.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from firmware_bridge.roots import find_root
+from simulator import bench_bursts
+from simulator.process import cpu_s
 from simulator.stage import (
     Part,
     PartFailed,
@@ -54,7 +58,16 @@ UNITS = {
     "sqlite_over_executemany": ("of what a bare executemany of the same rows does", "x"),
     "latency_p50_ms": ("burst arrived to alarm committed, median", "ms"),
     "latency_p99_ms": ("the same, 99th percentile", "ms"),
+    **bench_bursts.UNITS,
 }
+
+
+class BenchPart(StrEnum):
+    """What can be measured alone."""
+
+    live = "live"
+    micro = "micro"
+    bursts = "bursts"
 
 
 def bench(
@@ -62,23 +75,26 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.2, help="how long each part is measured")] = 5.0,
     engine: Annotated[str, typer.Option(help="onnx or tflite")] = "onnx",
     root: Annotated[Path | None, typer.Option(help="the folder that holds config/ and models/")] = None,
+    only: Annotated[BenchPart | None, typer.Option(help="one part alone")] = None,
 ) -> int:
     """Latency, memory, throughput and vector time on this very machine."""
     found = find_root(root)
+    figures: dict[str, Any] = {}
     with orderly_end():
-        figures = {  # what may be missing shows itself at once
-            **_live(found, seconds, engine),
-            **_micro(found, seconds),
-        }
-    ordered = {name: figures[name] for name in UNITS}
-    if json_:
-        print(json.dumps({**ordered, **figures}))
-    else:
-        print("\n".join(f"{ordered[name]:>12.4g} {unit:4} {says}" for name, (says, unit) in UNITS.items()))
+        for name, measured in PARTS.items():
+            if only in (None, name):
+                figures |= measured(found, seconds, engine)
+    print(json.dumps(figures) if json_ else "\n".join(_lines(figures)))
     return 0
 
 
-def _micro(root: Path, seconds: float) -> dict[str, float]:
+def _lines(figures: Mapping[str, Any]) -> list[str]:
+    """For people: the figures in the order of UNITS, and what was dropped on the way, by the counter's name."""
+    lines = [f"{figures[name]:>12.6g} {unit:5} {says}" for name, (says, unit) in UNITS.items() if name in figures]
+    return lines + [f"{n:>12} {'':5} dropped: {name}" for name, n in figures.get("burst_drops", {}).items()]
+
+
+def _micro(root: Path, seconds: float, engine: str) -> dict[str, Any]:
     """Ratios of the parts, in a process of their own, so that nothing else of ours is in its memory."""
     command = [sys.executable, "-m", "agent.microbench", str(root), str(seconds)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
@@ -150,14 +166,9 @@ def _measure(agent: Part, seconds: float) -> None:
 
 def _cpu_pct(agent: Part, seconds: float) -> float:
     """Share of one core that the process took over a time, user and system."""
-
-    def cpu_s() -> float:
-        fields = Path(f"/proc/{agent.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    before_s, started_s = cpu_s(), time.monotonic()
+    before_s, started_s = cpu_s(agent.process.pid), time.monotonic()
     _measure(agent, seconds)
-    return 100 * (cpu_s() - before_s) / (time.monotonic() - started_s)
+    return 100 * (cpu_s(agent.process.pid) - before_s) / (time.monotonic() - started_s)
 
 
 def _environment() -> dict[str, str]:
@@ -227,3 +238,10 @@ def _scenario() -> str:
             for at, place in (("m", "motor_de"), ("p", "pump_de"))
         ]
     return "\n".join(lines) + "\n"
+
+
+PARTS: dict[BenchPart, Callable[[Path, float, str], dict[str, Any]]] = {
+    BenchPart.live: _live,
+    BenchPart.bursts: bench_bursts.bursts,
+    BenchPart.micro: _micro,
+}

@@ -24,9 +24,9 @@ from firmware_bridge.errors import HarkError
 from firmware_bridge.roots import find_root
 from firmware_bridge.upstream import UpstreamRecord
 from training.keys import RangeSet
-from training.wire import AlarmBody, BurstBody, FeatureBody, Source, source_of, utc
+from training.wire import AlarmBody, BurstBody, ClockBody, FeatureBody, Source, source_of, utc
 
-TABLES = {"alarm": "alarms", "feature": "features", "burst": "bursts"}
+TABLES = {"alarm": "alarms", "clock": "clock_events", "feature": "features", "burst": "bursts"}
 PARTITION = ["site", "machine", "date"]
 MAX_ATTEMPTS = 50  # other collectors may commit in between; each attempt sees what they wrote
 COMPACT_AFTER_COMMITS = 50
@@ -44,6 +44,7 @@ COMMON = [
     ("utc_ns", pa.int64()),
     ("date", pa.string()),
     ("late", pa.bool_()),
+    ("clock", pa.string()),  # "unset" where the time is of a clock that was not set; see clock_events
 ]
 POINT = ("shaft_speed_rpm", "active_power_kw", "line_frequency_hz")
 SCHEMAS = {
@@ -58,6 +59,17 @@ SCHEMAS = {
             ("confidence", pa.float64()),
             ("onset_utc", UTC_US),
             ("body_json", pa.string()),
+        ]
+    ),
+    "clock": pa.schema(
+        [
+            *COMMON,
+            ("step_s", pa.float64()),
+            ("from_utc", UTC_US),
+            ("to_utc", UTC_US),
+            ("from_utc_ns", pa.int64()),
+            ("to_utc_ns", pa.int64()),
+            ("set", pa.bool_()),
         ]
     ),
     "feature": pa.schema(
@@ -162,6 +174,7 @@ class Dataset:
                 self._tables[stream],
                 data,
                 mode="append",
+                schema_mode="merge",  # a dataset of an earlier version gets the columns that it lacks
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except CommitFailedError:
@@ -266,6 +279,7 @@ def _common(record: UpstreamRecord) -> dict[str, Any]:
         "utc_ns": record.utc_ns,
         "date": moment.strftime("%Y-%m-%d"),
         "late": record.late,
+        "clock": record.body.get("clock"),
     }
 
 
@@ -289,6 +303,12 @@ def _alarm_row(record: UpstreamRecord) -> dict[str, Any]:
             "body_json": _body_json(record.body),
         }
     )
+
+
+def _clock_row(record: UpstreamRecord) -> dict[str, Any]:
+    body = msgspec.convert(record.body, ClockBody)
+    row = {"step_s": body.step_s, "from_utc_ns": body.from_utc_ns, "to_utc_ns": body.to_utc_ns, "set": body.set}
+    return _common(record) | row | {"from_utc": utc(body.from_utc_ns), "to_utc": utc(body.to_utc_ns)}
 
 
 def _feature_row(record: UpstreamRecord) -> dict[str, Any]:
@@ -316,6 +336,7 @@ def _burst_row(record: UpstreamRecord) -> dict[str, Any]:
 
 ROWS: dict[str, Callable[[UpstreamRecord], dict[str, Any]]] = {
     "alarm": _alarm_row,
+    "clock": _clock_row,
     "feature": _feature_row,
     "burst": _burst_row,
 }

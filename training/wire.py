@@ -12,6 +12,7 @@ from msgspec import Meta
 from firmware_bridge.errors import FrameError
 from firmware_bridge.upstream import (
     MAX_RANGES,
+    STREAM_OF_KIND,
     UpstreamRecord,
     decode_record,
     encode_confirm,
@@ -19,15 +20,22 @@ from firmware_bridge.upstream import (
     topic_confirm,
 )
 
-KINDS = ("event", "features", "burst")  # last topic level of the streams alarm, feature and burst
+KINDS = tuple(STREAM_OF_KIND)  # last topic level of every stream
 MAX_UTC_NS = 7_258_118_400_000_000_000  # 2200: beyond stands a broken clock, which would break the date partition
 
 Source = tuple[str, str, str]  # site, gateway, stream: what sequence numbers run in
 Text = Annotated[str, Meta(max_length=128)]
 Positive = Annotated[float, Meta(gt=0)]
+UtcNs = Annotated[int, Meta(ge=0, le=MAX_UTC_NS)]
 
 
-class AlarmBody(msgspec.Struct, frozen=True):
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """What every body may say: `clock` is "unset" where the record's time is of a clock that was not set."""
+
+    clock: Text | None = None
+
+
+class AlarmBody(Body, frozen=True):
     """What an alarm record must say; the whole of it is kept beside these as JSON."""
 
     id: Text
@@ -41,7 +49,7 @@ class AlarmBody(msgspec.Struct, frozen=True):
     text: dict[str, str] | str = ""
 
 
-class FeatureBody(msgspec.Struct, frozen=True):
+class FeatureBody(Body, frozen=True):
     """What a feature record must say; `columns` comes once per digest, not with every vector."""
 
     digest: Text
@@ -56,7 +64,7 @@ class FeatureBody(msgspec.Struct, frozen=True):
     point: dict[str, float | None] = {}
 
 
-class BurstBody(msgspec.Struct, frozen=True):
+class BurstBody(Body, frozen=True):
     """One axis of one burst: int16 little-endian counts and what a count means."""
 
     sensor: Text
@@ -64,13 +72,23 @@ class BurstBody(msgspec.Struct, frozen=True):
     sample_rate_hz: Positive
     scale_m_s2: Positive
     burst_id: int
-    start_utc_ns: Annotated[int, Meta(ge=0, le=MAX_UTC_NS)]
+    start_utc_ns: UtcNs
     samples: bytes
     alarm_id: str | None = None
 
 
-BODIES: dict[str, type[AlarmBody] | type[FeatureBody] | type[BurstBody]] = {
+class ClockBody(Body, frozen=True):
+    """That a gateway's wall clock was set: what it would have said and what it said, at one and the same instant."""
+
+    step_s: float
+    from_utc_ns: UtcNs
+    to_utc_ns: UtcNs
+    set: bool
+
+
+BODIES: dict[str, type[Body]] = {
     "alarm": AlarmBody,
+    "clock": ClockBody,
     "feature": FeatureBody,
     "burst": BurstBody,
 }

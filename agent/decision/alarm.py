@@ -1,6 +1,8 @@
 """The life of an alarm: ISA-18.2's states as a table, and the book of the alarms that stand.
 
 Pure: times are passed in, nothing is printed or sent. Who needs to know gets the AlarmEvents that each call returns.
+What lasts (an alarm, its shelf) is measured on the monotonic clock: a wall clock that is set neither ends a shelf nor makes an
+alarm older.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from agent.clock import Moment
 from agent.vocabulary import AlarmClass, AlarmEvent, Explanation, Severity
 
 
@@ -69,24 +72,35 @@ RANK: dict[Severity, int] = {
     Severity.CRIT: 4,
 }
 FIRST_CODE, LAST_CODE = 1000, 9999
+_Key = tuple[str, str]  # machine, condition
 CLEAR_CONFIDENCE = 0.60  # below it a message says what was seen, not what is wrong
 
 
 @dataclass(frozen=True, slots=True)
 class StandingAlarm:
-    """One alarm that is not normal: its last transition, whether its condition is there, and until when it is shelved.
+    """One alarm that is not normal: its last transition, and whether its condition is there.
 
     What a restart needs in order to repeat nothing and to forget nothing; JSON-able by msgspec.
+
+    Attributes:
+        began_utc_ns: when the condition showed, by the wall clock as it is now: it moves when the clock is set, what was told
+            (`event`) does not.
+        shelved_until_utc_ns: likewise. shelved_s: for how long in all.
     """
 
     event: AlarmEvent
     standing: bool
+    began_utc_ns: int | None = None
     shelved_until_utc_ns: int | None = None
+    shelved_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a detector says: this is wrong with this machine, this badly, because of this."""
+    """What a detector says: this is wrong with this machine, this badly, because of this.
+
+    Attributes: standing_s: since when it shows, on the monotonic clock.
+    """
 
     machine: str
     name: str
@@ -95,12 +109,21 @@ class Condition:
     onset_utc_ns: int
     explanation: Explanation
     model: Mapping[str, str] = field(default_factory=dict)
+    standing_s: float = 0.0
 
 
 def alarm_id(machine: str, condition: str, onset_utc_ns: int) -> str:
     """16 hex digits: the same alarm has the same id in every replay of the same recording."""
     identity = f"{machine}\0{condition}\0{onset_utc_ns}".encode()
     return hashlib.blake2b(identity, digest_size=8).hexdigest()
+
+
+@dataclass(slots=True)
+class _Lasts:
+    """Since when an alarm is there and until when it is shelved, on the monotonic clock, which no restart keeps."""
+
+    began_ns: int
+    shelf_ends_ns: int
 
 
 class AlarmBook:
@@ -113,69 +136,80 @@ class AlarmBook:
 
     def __init__(self, compose: Callable[[AlarmEvent], str], restored: Iterable[StandingAlarm] = ()) -> None:
         self._compose = compose
-        self._alarms = {(alarm.event.machine, alarm.event.condition): alarm for alarm in restored}
+        self._alarms = {_key(alarm): alarm for alarm in restored}
+        self._lasts: dict[_Key, _Lasts] = {}
 
-    def raise_(self, condition: Condition, utc_ns: int) -> list[AlarmEvent]:
+    def raise_(self, condition: Condition, now: Moment) -> list[AlarmEvent]:
         """The condition is there. Silent when it already was, unless it became more severe or its cause clear."""
         alarm = self._alarms.get((condition.machine, condition.name))
         if alarm is None:
-            return self._move(StandingAlarm(self._first_event(condition), standing=True), Trigger.RAISE, utc_ns)
+            first = StandingAlarm(self._first_event(condition), standing=True)
+            self._begin(first, condition, now)
+            return self._move(first, Trigger.RAISE, now)
         rose = RANK[condition.severity] > RANK[alarm.event.severity]
         cause = clear_cause(condition.explanation)
         is_news = cause != "" and cause != clear_cause(alarm.event.explanation)
         if alarm.event.state in HELD:
-            return self._raise_held(alarm, condition, rose, utc_ns)
+            return self._raise_held(alarm, condition, rose, now)
         if not alarm.standing:
             again = replace(_retold(alarm.event, condition), onset_utc_ns=condition.onset_utc_ns)
-            return self._move(replace(alarm, event=again, standing=True), Trigger.RAISE, utc_ns)
+            self._begin(alarm, condition, now)
+            return self._move(replace(alarm, event=again, standing=True), Trigger.RAISE, now)
         if rose or is_news:
-            return self._move(replace(alarm, event=_retold(alarm.event, condition)), Trigger.ESCALATE, utc_ns)
+            return self._move(replace(alarm, event=_retold(alarm.event, condition)), Trigger.ESCALATE, now)
         return []
 
-    def clear(self, machine: str, condition: str, utc_ns: int) -> list[AlarmEvent]:
+    def clear(self, machine: str, condition: str, now: Moment) -> list[AlarmEvent]:
         """The condition is gone. Unknown or already cleared: nothing."""
         alarm = self._alarms.get((machine, condition))
         if alarm is None or not alarm.standing:
             return []
         gone = replace(alarm, standing=False)
         self._alarms[machine, condition] = gone
-        return self._move(gone, Trigger.CLEAR, utc_ns)
+        return self._move(gone, Trigger.CLEAR, now)
 
-    def acknowledge(self, name: str, utc_ns: int) -> list[AlarmEvent]:
+    def acknowledge(self, name: str, now: Moment) -> list[AlarmEvent]:
         """Somebody has it. `name` is an alarm's code or id."""
-        return self._by_name(name, Trigger.ACKNOWLEDGE, utc_ns)
+        return self._by_name(name, Trigger.ACKNOWLEDGE, now)
 
-    def shelve(self, name: str, until_utc_ns: int, utc_ns: int) -> list[AlarmEvent]:
-        """Quiet until then; `tick` brings it back. A critical alarm cannot be shelved."""
+    def shelve(self, name: str, for_s: float, now: Moment) -> list[AlarmEvent]:
+        """Quiet for so long; `tick` brings it back. A critical alarm cannot be shelved."""
         alarm = self.find(name)
-        if alarm is None or alarm.event.severity is Severity.CRIT:
+        if alarm is None or alarm.event.severity is Severity.CRIT or alarm.event.state in HELD:
             return []
-        return self._move(replace(alarm, shelved_until_utc_ns=until_utc_ns), Trigger.SHELVE, utc_ns)
+        self._lasting(alarm, now).shelf_ends_ns = now.monotonic_ns + round(for_s * 1e9)
+        return self._move(replace(alarm, shelved_s=for_s), Trigger.SHELVE, now)
 
-    def suppress(self, name: str, utc_ns: int) -> list[AlarmEvent]:
+    def suppress(self, name: str, now: Moment) -> list[AlarmEvent]:
         """Quiet by design: the plant's state makes it meaningless."""
-        return self._by_name(name, Trigger.SUPPRESS, utc_ns)
+        return self._by_name(name, Trigger.SUPPRESS, now)
 
-    def remove(self, name: str, utc_ns: int) -> list[AlarmEvent]:
+    def remove(self, name: str, now: Moment) -> list[AlarmEvent]:
         """Out of service, for repair of the machine or its sensor."""
-        return self._by_name(name, Trigger.REMOVE, utc_ns)
+        return self._by_name(name, Trigger.REMOVE, now)
 
-    def restore(self, name: str, utc_ns: int) -> list[AlarmEvent]:
+    def restore(self, name: str, now: Moment) -> list[AlarmEvent]:
         """Back from the shelf, from suppression or from out of service: as its condition is now."""
         alarm = self.find(name)
         if alarm is None:
             return []
         trigger = Trigger.RETURN_STANDING if alarm.standing else Trigger.RETURN
-        return self._move(alarm, trigger, utc_ns)
+        return self._move(alarm, trigger, now)
 
-    def tick(self, utc_ns: int) -> list[AlarmEvent]:
+    def tick(self, now: Moment) -> list[AlarmEvent]:
         """Brings back what was shelved until now."""
-        expired = [
-            alarm.event.alarm_id
-            for alarm in self._alarms.values()
-            if alarm.event.state == State.SHELVED and (alarm.shelved_until_utc_ns or 0) <= utc_ns
-        ]
-        return [event for name in expired for event in self.restore(name, utc_ns)]
+        shelved = [alarm for alarm in self._alarms.values() if alarm.event.state == State.SHELVED]
+        expired = [alarm for alarm in shelved if self._lasting(alarm, now).shelf_ends_ns <= now.monotonic_ns]
+        return [event for alarm in expired for event in self.restore(alarm.event.alarm_id, now)]
+
+    def clock_was_set(self, believed: Moment, now: Moment) -> None:
+        """Nothing lasts longer or shorter for it; what a restart would go by is told by the clock as it is now.
+
+        Args: believed: now, by the clock that dated what was restored: as it was before, or now where it had not been set.
+        """
+        for alarm in self._alarms.values():
+            self._lasting(alarm, believed)
+        self._alarms = {key: self._dated(alarm, now) for key, alarm in self._alarms.items()}
 
     def find(self, name: str) -> StandingAlarm | None:
         """The alarm with this code or id."""
@@ -187,16 +221,41 @@ class AlarmBook:
         """Every alarm that is not normal, in the order in which they came."""
         return tuple(self._alarms.values())
 
-    def _by_name(self, name: str, trigger: Trigger, utc_ns: int) -> list[AlarmEvent]:
+    def _by_name(self, name: str, trigger: Trigger, now: Moment) -> list[AlarmEvent]:
         alarm = self.find(name)
-        return self._move(alarm, trigger, utc_ns) if alarm else []
+        return self._move(alarm, trigger, now) if alarm else []
 
-    def _raise_held(self, alarm: StandingAlarm, condition: Condition, rose: bool, utc_ns: int) -> list[AlarmEvent]:
+    def _raise_held(self, alarm: StandingAlarm, condition: Condition, rose: bool, now: Moment) -> list[AlarmEvent]:
         """Remembered for the return; only a critical one comes off the shelf by itself."""
+        if not alarm.standing:
+            self._begin(alarm, condition, now)
         event = _retold(alarm.event, condition) if rose or not alarm.standing else alarm.event
-        alarm = replace(alarm, event=event, standing=True)
-        self._alarms[event.machine, event.condition] = alarm
-        return self._move(alarm, Trigger.ESCALATE, utc_ns) if rose and event.severity is Severity.CRIT else []
+        alarm = self._dated(replace(alarm, event=event, standing=True), now)
+        self._alarms[_key(alarm)] = alarm
+        return self._move(alarm, Trigger.ESCALATE, now) if rose and event.severity is Severity.CRIT else []
+
+    def _begin(self, alarm: StandingAlarm, condition: Condition, now: Moment) -> None:
+        """The condition came, or came again."""
+        self._lasting(alarm, now).began_ns = now.monotonic_ns - round(condition.standing_s * 1e9)
+
+    def _lasting(self, alarm: StandingAlarm, now: Moment) -> _Lasts:
+        """What the monotonic clock says of an alarm, or the wall clock of one from before a restart.
+
+        The wall clock may not be set yet, or have been set meanwhile: nothing has lasted less than was told, and no shelf
+        lasts longer than it was to.
+        """
+        if _key(alarm) not in self._lasts:
+            began_utc_ns = alarm.event.onset_utc_ns if alarm.began_utc_ns is None else alarm.began_utc_ns
+            lasted_ns = max(round(alarm.event.standing_s * 1e9), now.utc_ns - began_utc_ns)
+            left_ns = min((alarm.shelved_until_utc_ns or 0) - now.utc_ns, round(alarm.shelved_s * 1e9))
+            self._lasts[_key(alarm)] = _Lasts(now.monotonic_ns - lasted_ns, now.monotonic_ns + left_ns)
+        return self._lasts[_key(alarm)]
+
+    def _dated(self, alarm: StandingAlarm, now: Moment) -> StandingAlarm:
+        """The alarm with its times by the wall clock as it is now."""
+        lasts, offset_ns = self._lasting(alarm, now), now.utc_ns - now.monotonic_ns
+        shelved_until = lasts.shelf_ends_ns + offset_ns if alarm.event.state == State.SHELVED else None
+        return replace(alarm, began_utc_ns=lasts.began_ns + offset_ns, shelved_until_utc_ns=shelved_until)
 
     def _first_event(self, condition: Condition) -> AlarmEvent:
         identity = alarm_id(condition.machine, condition.name, condition.onset_utc_ns)
@@ -227,20 +286,31 @@ class AlarmBook:
         taken = {alarm.event.code for alarm in self._alarms.values()}
         return next(code for code in map(str, candidates) if code not in taken)
 
-    def _move(self, alarm: StandingAlarm, trigger: Trigger, utc_ns: int) -> list[AlarmEvent]:
+    def _move(self, alarm: StandingAlarm, trigger: Trigger, now: Moment) -> list[AlarmEvent]:
         before = State(alarm.event.state)
         after = NEXT.get((before, trigger))
         if after is None:
             return []
-        event = replace(alarm.event, state=str(after), previous_state=str(before), trigger=str(trigger), utc_ns=utc_ns)
+        event = replace(
+            alarm.event,
+            state=str(after),
+            previous_state=str(before),
+            trigger=str(trigger),
+            utc_ns=now.utc_ns,
+            standing_s=(now.monotonic_ns - self._lasting(alarm, now).began_ns) / 1e9,
+        )
         event = replace(event, text=self._compose(event))
-        key = event.machine, event.condition
+        key = _key(alarm)
         if after is State.NORMAL:
             self._alarms.pop(key, None)
+            del self._lasts[key]
         else:
-            shelved_until = alarm.shelved_until_utc_ns if after is State.SHELVED else None
-            self._alarms[key] = replace(alarm, event=event, shelved_until_utc_ns=shelved_until)
+            self._alarms[key] = self._dated(replace(alarm, event=event), now)
         return [event]
+
+
+def _key(alarm: StandingAlarm) -> _Key:
+    return alarm.event.machine, alarm.event.condition
 
 
 def clear_cause(explanation: Explanation) -> str:

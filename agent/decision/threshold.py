@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from agent.clock import Moment
 from agent.machine import Limit
 from agent.vocabulary import F64
 
@@ -113,16 +114,16 @@ class Persistence:
     def __init__(self, k: int, m: int) -> None:
         assert 1 <= k <= m
         self.k, self.m = k, m
-        self._seen: deque[tuple[bool, int]] = deque(maxlen=m)
+        self._seen: deque[tuple[bool, Moment]] = deque(maxlen=m)
 
-    def step(self, exceeds: bool, utc_ns: int = 0) -> bool:
+    def step(self, exceeds: bool, now: Moment) -> bool:
         """One more decision; True while at least k of the last m exceeded."""
-        self._seen.append((exceeds, utc_ns))
+        self._seen.append((exceeds, now))
         return sum(exceeded for exceeded, _ in self._seen) >= self.k
 
-    def first_utc_ns(self) -> int | None:
+    def first(self) -> Moment | None:
         """When the oldest exceedance that still counts was seen."""
-        return next((utc_ns for exceeded, utc_ns in self._seen if exceeded), None)
+        return next((seen for exceeded, seen in self._seen if exceeded), None)
 
 
 class Change(StrEnum):
@@ -148,8 +149,9 @@ class ConditionTracker:
         self._off_delay_ns = round(off_delay_s * _NS)
         self._deadband = deadband
         self._since_ns: int | None = None  # exceeding, while not standing; back to normal, while standing
+        self._onset = Moment(0, 0)
         self.standing = False
-        self.onset_utc_ns = 0
+        self.standing_s = 0.0  # from the onset until it was raised, whatever was done to the wall clock meanwhile
 
     def step(self, excess: float | None, monotonic_ns: int, utc_ns: int) -> Change | None:
         """One decision.
@@ -165,20 +167,27 @@ class ConditionTracker:
             else self._step_quiet(excess, monotonic_ns, utc_ns)
         )
 
+    @property
+    def onset_utc_ns(self) -> int:
+        """When it first showed, as the wall clock said then."""
+        return self._onset.utc_ns
+
     def hold(self, onset_utc_ns: int) -> None:
         """Take up a condition that stood before a restart."""
-        self.standing, self.onset_utc_ns, self._since_ns = True, onset_utc_ns, None
+        self.standing, self._onset, self._since_ns = True, Moment(onset_utc_ns, 0), None
 
     def _step_quiet(self, excess: float, monotonic_ns: int, utc_ns: int) -> Change | None:
-        if not self._persistence.step(excess > 0, utc_ns):
+        now = Moment(utc_ns, monotonic_ns)
+        if not self._persistence.step(excess > 0, now):
             self._since_ns = None
             return None
         if self._since_ns is None:
             self._since_ns = monotonic_ns
-            self.onset_utc_ns = self._persistence.first_utc_ns() or utc_ns
+            self._onset = self._persistence.first() or now
         if monotonic_ns - self._since_ns < self._on_delay_ns:
             return None
-        self.standing, self._since_ns = True, None
+        self.standing, self.standing_s = True, (monotonic_ns - self._onset.monotonic_ns) / _NS
+        self._since_ns = None
         return Change.RAISED
 
     def _step_standing(self, excess: float, monotonic_ns: int) -> Change | None:
@@ -204,6 +213,7 @@ class LimitChange:
     bound: float
     normal: float | None
     onset_utc_ns: int
+    standing_s: float
 
 
 class LimitWatch:
@@ -239,7 +249,8 @@ class LimitWatch:
             if limit.only_running and running is not True:
                 excess = None if running is None else -math.inf
             if change := tracker.step(excess, monotonic_ns, utc_ns):
-                changes.append(LimitChange(limit, change, value, bound, normal, tracker.onset_utc_ns))
+                onset_utc_ns, standing_s = tracker.onset_utc_ns, tracker.standing_s
+                changes.append(LimitChange(limit, change, value, bound, normal, onset_utc_ns, standing_s))
         return changes
 
     def hold(self, name: str, onset_utc_ns: int) -> None:

@@ -33,6 +33,7 @@ def alarm_message(event: AlarmEvent, site: str, gateway: str, machine: MachineNa
     """
     explanation = event.explanation
     cause = explanation.causes[0] if explanation.causes else None
+    clock = {"clock": event.clock} if event.clock else {}
     return {
         "v": 1,
         "id": event.alarm_id,
@@ -48,6 +49,7 @@ def alarm_message(event: AlarmEvent, site: str, gateway: str, machine: MachineNa
         "machine": {"tag": event.machine, "name": machine.name, "type": machine.type},
         "t_start": iso_utc(event.onset_utc_ns),
         "t": iso_utc(event.utc_ns),
+        **clock,
         "seen": [
             {
                 "feature": seen.feature,

@@ -130,7 +130,7 @@ class Words:
             severity=self.say("severity", event.severity),
             machine=event.machine,
             evidence=_capital(self.evidence(first)) if first else "",
-            since=self.since(event.onset_utc_ns, event.utc_ns),
+            since=self.since(event.utc_ns - round(event.standing_s * SECOND_NS), event.utc_ns),
             action=explanation.action,
             reply=self.say("alarm", "sensor_reply" if kind == "sensor" else "reply", code=event.code),
             **values,
@@ -138,8 +138,7 @@ class Words:
 
     def _cleared(self, event: AlarmEvent) -> str:
         kind = "sensor_cleared" if event.alarm_class is AlarmClass.SENSOR else "cleared"
-        duration = _duration((event.utc_ns - event.onset_utc_ns) / SECOND_NS)
-        time = self.time(event.utc_ns)
+        time, duration = self.time(event.utc_ns), _duration(event.standing_s)
         return self.say("alarm", kind, machine=event.machine, time=time, duration=duration, code=event.code)
 
     # -- times

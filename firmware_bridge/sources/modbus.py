@@ -65,15 +65,11 @@ class _Unit:
 
 
 class ModbusSource:
-    """One endpoint, read by one thread.
-
-    Attributes:
-        troubles: sensor -> what is wrong with it and what to do; empty where all is well.
-    """
+    """One endpoint, read by one thread."""
 
     def __init__(self, spec: ModbusSpec, profiles: list[DeviceProfile], context: SourceContext) -> None:
         self.name = spec.name
-        self.troubles: dict[str, str] = {}
+        self._troubles: dict[str, str] = {}
         self._counts = dict.fromkeys(COUNTERS, 0)
         self._spec = spec
         self._clock = context.clock
@@ -97,6 +93,11 @@ class ModbusSource:
     def counters(self) -> dict[str, int]:
         """What happened on the line; `late`, `foreign` and `garbled` are what was dropped."""
         return self._counts | {"late": self._link.late, "foreign": self._link.foreign, "garbled": self._link.garbled}
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """Sensor -> what is wrong with it and what to do; empty where all is well."""
+        return dict(self._troubles)
 
     def read(self, timeout_s: float) -> Iterator[Measurement]:
         """Poll what falls due within `timeout_s`; a poll that has begun is ended.
@@ -235,19 +236,19 @@ class ModbusSource:
         """A unit's state as one line, logged once per change and a returning one once a day."""
         key = _trouble_key(unit)
         if key:
-            self.troubles[unit.spec.name] = self._trouble_of(unit)
+            self._troubles[unit.spec.name] = self._trouble_of(unit)
         if key == unit.trouble:
             return
         unit.trouble = key
         if not key:
-            self.troubles.pop(unit.spec.name, None)
+            self._troubles.pop(unit.spec.name, None)
             log.info("modbus works again: source=%s sensor=%s unit=%d", self.name, unit.spec.name, unit.spec.unit_id)
             return
         if key not in unit.told or now_ns - unit.told[key] >= SAID_AGAIN_NS:
             if len(unit.told) >= MAX_TOLD:
                 unit.told.clear()
             unit.told[key] = now_ns
-            log.warning("modbus trouble: source=%s %s", self.name, self.troubles[unit.spec.name])
+            log.warning("modbus trouble: source=%s %s", self.name, self._troubles[unit.spec.name])
 
     def _tell_block_size(self, unit: _Unit) -> None:
         size = unit.poll.limits.max_registers

@@ -92,6 +92,7 @@ class ReplaySource:
     def __init__(self, spec: ReplaySpec, recording: Recording, context: SourceContext) -> None:
         self.name = spec.name
         self.counters = dict.fromkeys(("rows", "cells_absent", "steps_back"), 0)
+        self.troubles: dict[str, str] = {}  # a recording's are errors, not states
         self.finished = False
         self.recording = recording
         self.channels = _channels(spec, recording)

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from agent.clock import Moment
 from agent.decision.alarm import HELD, NEXT, AlarmBook, Condition, StandingAlarm, State, Trigger
 from agent.vocabulary import AlarmClass, AlarmEvent, Cause, Explanation, Severity
 
@@ -32,6 +33,10 @@ def book(*restored: StandingAlarm) -> AlarmBook:
     return AlarmBook(lambda event: f"{event.machine} {event.code} {event.state}", restored)
 
 
+def at(time_ns: int) -> Moment:
+    return Moment(time_ns, time_ns)
+
+
 def test_every_state_is_reached_and_left() -> None:
     """A state without a way in or out would hide alarms or keep them for ever."""
     assert set(NEXT.values()) == set(State)
@@ -48,46 +53,46 @@ def test_held_states_hear_nothing_but_their_end() -> None:
 def test_the_ordinary_life() -> None:
     """A to B to C to A, and by way of D when it clears before somebody looked."""
     alarms = book()
-    states = [event.state for event in alarms.raise_(condition(), 10)]
-    states += [event.state for event in alarms.acknowledge(alarms.states()[0].event.code, 20)]
-    states += [event.state for event in alarms.clear("M-1", "model", 30)]
+    states = [event.state for event in alarms.raise_(condition(), at(10))]
+    states += [event.state for event in alarms.acknowledge(alarms.states()[0].event.code, at(20))]
+    states += [event.state for event in alarms.clear("M-1", "model", at(30))]
     assert states == [State.UNACKNOWLEDGED, State.ACKNOWLEDGED, State.NORMAL]
-    first = alarms.raise_(condition(at=40), 41)[0]
-    assert alarms.clear("M-1", "model", 50)[0].state == State.RTN_UNACKNOWLEDGED
-    again = alarms.raise_(condition(at=60), 61)[0]
+    first = alarms.raise_(condition(at=40), at(41))[0]
+    assert alarms.clear("M-1", "model", at(50))[0].state == State.RTN_UNACKNOWLEDGED
+    again = alarms.raise_(condition(at=60), at(61))[0]
     assert (again.state, again.alarm_id, again.code) == (State.UNACKNOWLEDGED, first.alarm_id, first.code)
 
 
 def test_an_unclear_cause_that_becomes_clear_is_told_once() -> None:
     """The technician on his way should know; but not with every window."""
     alarms = book()
-    alarms.raise_(condition(severity=Severity.LOW), 10)
-    assert [event.trigger for event in alarms.raise_(condition(severity=Severity.LOW, confidence=0.8), 20)] == [
+    alarms.raise_(condition(severity=Severity.LOW), at(10))
+    assert [event.trigger for event in alarms.raise_(condition(severity=Severity.LOW, confidence=0.8), at(20))] == [
         "escalate"
     ]
-    assert alarms.raise_(condition(severity=Severity.LOW, confidence=0.9), 30) == []
+    assert alarms.raise_(condition(severity=Severity.LOW, confidence=0.9), at(30)) == []
 
 
 def test_a_shelf_ends_as_the_condition_is_then() -> None:
     """What went away while shelved comes back as normal, what stands comes back as an alarm."""
     for gone, expected in ((True, State.NORMAL), (False, State.UNACKNOWLEDGED)):
         alarms = book()
-        code = alarms.raise_(condition(), 10)[0].code
-        assert alarms.shelve(code, 100, 20)[0].state == State.SHELVED
-        assert alarms.clear("M-1", "model", 30) == [] if gone else alarms.raise_(condition(), 30) == []
-        assert alarms.tick(99) == []
-        assert [event.state for event in alarms.tick(100)] == [expected]
+        code = alarms.raise_(condition(), at(10))[0].code
+        assert alarms.shelve(code, 80e-9, at(20))[0].state == State.SHELVED
+        assert alarms.clear("M-1", "model", at(30)) == [] if gone else alarms.raise_(condition(), at(30)) == []
+        assert alarms.tick(at(99)) == []
+        assert [event.state for event in alarms.tick(at(100))] == [expected]
 
 
 def test_a_critical_alarm_cannot_be_hidden_on_a_shelf() -> None:
     """Neither by shelving it nor by shelving it first."""
     alarms = book()
-    code = alarms.raise_(condition(severity=Severity.CRIT), 10)[0].code
-    assert alarms.shelve(code, 100, 20) == []
+    code = alarms.raise_(condition(severity=Severity.CRIT), at(10))[0].code
+    assert alarms.shelve(code, 80e-9, at(20)) == []
     alarms = book()
-    code = alarms.raise_(condition(), 10)[0].code
-    alarms.shelve(code, 100, 20)
-    assert alarms.raise_(condition(severity=Severity.CRIT), 30)[0].state == State.UNACKNOWLEDGED
+    code = alarms.raise_(condition(), at(10))[0].code
+    alarms.shelve(code, 80e-9, at(20))
+    assert alarms.raise_(condition(severity=Severity.CRIT), at(30))[0].state == State.UNACKNOWLEDGED
 
 
 def test_ids_are_those_of_a_replay_and_codes_are_not_shared() -> None:
@@ -95,7 +100,7 @@ def test_ids_are_those_of_a_replay_and_codes_are_not_shared() -> None:
     first, second = book(), book()
     for alarms in (first, second):
         for number in range(3000):
-            alarms.raise_(condition(machine=f"M-{number}", at=number), number)
+            alarms.raise_(condition(machine=f"M-{number}", at=number), at(number))
     assert first.states() == second.states()
     codes = [alarm.event.code for alarm in first.states()]
     assert len(set(codes)) == 3000
@@ -103,33 +108,38 @@ def test_ids_are_those_of_a_replay_and_codes_are_not_shared() -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """Random histories, with restarts through JSON in between."""
+    """Random histories, with restarts through JSON and a wall clock that is set in between."""
 
     def __init__(self) -> None:
         super().__init__()
         self.book = book()
         self.now = 0
+        self.ahead = 0  # of the wall clock
         self.standing: set[tuple[str, str]] = set()
         self.state: dict[str, str] = {}
+
+    def moment(self) -> Moment:
+        return Moment(self.now + self.ahead, self.now)
 
     def note(self, events: list[AlarmEvent]) -> None:
         for event in events:
             assert NEXT[State(event.previous_state), Trigger(event.trigger)] == event.state
             assert event.previous_state == self.state.get(event.alarm_id, State.NORMAL)
             assert event.text
+            assert 0 <= event.standing_s <= self.now / 1e9
             self.state[event.alarm_id] = event.state
 
     @rule(machine=st.sampled_from(MACHINES), name=st.sampled_from(CONDITIONS), severity=st.sampled_from(list(Severity)))
     def raise_(self, machine: str, name: str, severity: Severity) -> None:
         self.now += 1
         self.standing.add((machine, name))
-        self.note(self.book.raise_(condition(machine, name, severity, self.now), self.now))
+        self.note(self.book.raise_(condition(machine, name, severity, self.moment().utc_ns), self.moment()))
 
     @rule(machine=st.sampled_from(MACHINES), name=st.sampled_from(CONDITIONS))
     def clear(self, machine: str, name: str) -> None:
         self.now += 1
         self.standing.discard((machine, name))
-        self.note(self.book.clear(machine, name, self.now))
+        self.note(self.book.clear(machine, name, self.moment()))
 
     @rule(
         what=st.sampled_from(["acknowledge", "suppress", "remove", "restore", "shelve", "tick"]),
@@ -139,12 +149,18 @@ class Life(RuleBasedStateMachine):
         self.now += 1
         alarms = self.book.states()
         code = alarms[which].event.code if which < len(alarms) else "none"
-        arguments: tuple[Any, ...] = (code, self.now)
+        arguments: tuple[Any, ...] = (code, self.moment())
         if what == "shelve":
-            arguments = (code, self.now + 3, self.now)
+            arguments = (code, 3e-9, self.moment())
         elif what == "tick":
-            arguments = (self.now,)
+            arguments = (self.moment(),)
         self.note(getattr(self.book, what)(*arguments))
+
+    @rule(by=st.sampled_from([-100, -5, 5, 100]))
+    def set_clock(self, by: int) -> None:
+        before = self.moment()
+        self.ahead += by
+        self.book.clock_was_set(before, self.moment())
 
     @rule()
     def restart(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.clock import Moment
 from agent.decision.threshold import (
     Change,
     ConditionTracker,
@@ -85,7 +86,7 @@ def test_markovs_bound_keeps_the_budget_whatever_the_windows_share(correlation: 
 def test_persistence_counts_the_last_m_only() -> None:
     """3 of 5, no more and no less."""
     persistence = Persistence(3, 5)
-    seen = [persistence.step(bool(exceeds)) for exceeds in (1, 0, 1, 0, 1, 0, 0, 1, 1, 1)]
+    seen = [persistence.step(bool(exceeds), Moment(0, 0)) for exceeds in (1, 0, 1, 0, 1, 0, 0, 1, 1, 1)]
     assert seen == [False, False, False, False, True, False, False, False, True, True]
 
 

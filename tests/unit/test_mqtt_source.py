@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -223,14 +225,102 @@ def test_a_password_file_that_is_missing_is_a_mistake_in_the_site_file(tmp_path:
 
 def test_the_inbox_is_bounded_and_the_oldest_goes_first() -> None:
     """A pipeline that stands still must not eat the gateway's memory."""
-    inbox = mqtt._Inbox()
-    n_dropped = sum(inbox.put(mqtt._Message(str(i), b"x", 0, 0)) for i in range(mqtt.INBOX_MESSAGES + 100))
+    inbox = mqtt.Inbox()
+    n_dropped = sum(inbox.put(mqtt.Message(str(i), b"x", 0, 0)) for i in range(mqtt.INBOX_MESSAGES + 100))
     assert n_dropped == 100
     oldest = inbox.get(0.0)
     assert oldest is not None
     assert oldest.topic == "100"
     large = b"x" * (mqtt.INBOX_BYTES // 3)
-    assert sum(inbox.put(mqtt._Message("big", large, 0, 0)) for _ in range(4)) == mqtt.INBOX_MESSAGES
+    assert sum(inbox.put(mqtt.Message("big", large, 0, 0)) for _ in range(4)) == mqtt.INBOX_MESSAGES
+
+
+def test_a_message_larger_than_allowed_takes_no_memory_and_the_next_one_is_heard(
+    broker: Any, sender: paho.Client
+) -> None:
+    """3.1.1 cannot tell the broker; paho alone takes 600 MiB for 200. It is acknowledged, so it does not come again."""
+    reader = source(broker.port, version="3.1.1")
+    connected(reader)
+    tracemalloc.start()
+    huge = bytes(16 << 20)
+    before, _ = tracemalloc.get_traced_memory()
+    send(sender, topic_readings("demo", "node"), huge)
+    sent, _ = tracemalloc.get_traced_memory()
+    wait_until(lambda: list(reader.read(0.05)) or reader.counters["too_large"], 10.0, "the message to be cut")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    send(sender, topic_readings("demo", "node"), encode_readings({"pressure_bar": 4.0}))
+    until(reader, lambda m: isinstance(m, Block))
+    reader.close()
+    again = source(broker.port, version="3.1.1")
+    connected(again)
+    again.close()
+    assert again.counters["too_large"] == 0
+    assert peak - max(before, sent) < 3 * len(huge), "the sender's own copies, and nothing of the reader's"
+    assert reader.counters["too_large"] == 1
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_look_leaves_no_session_behind(broker: Any, version: str) -> None:
+    """`hark check` subscribes for three seconds; the broker must not keep a plant's bursts for it afterwards."""
+    reader = source(broker.port, version=version, session_expiry_s=0)
+    connected(reader)
+    reader.close()
+    present: list[bool] = []
+    client = paho.Client(
+        paho.CallbackAPIVersion.VERSION2, "hark-demo-gw-01-bursts", protocol=paho.MQTTv311, clean_session=False
+    )
+    client.on_connect = lambda _client, _data, flags, *_: present.append(flags.session_present)
+    client.connect(broker.host, broker.port)
+    client.loop_start()
+    wait_until(lambda: present, 5.0, "the answer")
+    client.disconnect()
+    client.loop_stop()
+    assert present == [False]
+
+
+def test_a_broker_that_talks_nonsense_is_left_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packet too short for its own fields raises in paho's thread; without us that thread would be gone for good."""
+    monkeypatch.setattr(mqtt, "RECONNECT_S", (0.05, 0.05))
+    connack, publish_without_topic = b"\x20\x02\x00\x00", b"\x32\x01\x00"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10.0)
+        reader = source(server.getsockname()[1], version="3.1.1")
+        try:
+            for _ in range(3):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(connack + publish_without_topic)
+                    connection.recv(4096)
+            assert reader.counters["messages"] == 0
+        finally:
+            reader.close()
+
+
+@pytest.mark.parametrize(
+    ("sensor", "says"),
+    [
+        ({"topic": "a"}, "topic, select and root go with a payload"),
+        ({"payload": "ncd_vibration"}, "topic is missing; write where it publishes"),
+        ({"payload": "ncd_vibration", "topic": "a/b#"}, "# stands alone, as the last level"),
+        ({"payload": "ncd_vibration", "topic": "$share/a"}, "is written \\$share/group/topic"),
+        ({"payload": "ncd_vibration", "topic": "a", "root": "b[x]"}, "column 2: this bracket is not understood"),
+        ({"payload": "ncd_vibration", "topic": "a", "points": POINTS}, "its points stand in the payload file"),
+    ],
+)
+def test_a_sensor_s_mistakes_are_told_with_what_to_write(sensor: dict[str, Any], says: str) -> None:
+    """As the site file is read, before any connection."""
+    with pytest.raises(ValueError, match=says):
+        MqttSensor(name="s", **sensor)
+
+
+def test_topics_on_one_connection_are_limited() -> None:
+    """Cloud brokers cut a client that subscribes to too much; wildcards and select do with one."""
+    sensors = tuple(MqttSensor(name=f"s{i}", payload="tasmota_energy", topic=f"tele/{i}/SENSOR") for i in range(33))
+    assert MqttSpec(name="b", host="h", sensors=sensors[:32])
+    with pytest.raises(ValueError, match="33 topics on one connection, at most 32; write one with"):
+        MqttSpec(name="b", host="h", sensors=sensors)
 
 
 def test_closing_ends_every_thread(broker: Any) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from helpers import wait_until
 
+from agent.clock import Moment
 from agent.decision.alarm import AlarmBook, Condition
 from agent.errors import StoreError
-from agent.store import PAGE_BYTES, Store, StoredRecord
+from agent.store import LIVE_S, PAGE_BYTES, Store, StoredRecord
 from agent.store_thread import StoreThread
 from agent.vocabulary import AlarmClass, Explanation, Record, Severity
 from firmware_bridge.measurement import Block
@@ -72,25 +73,30 @@ def test_a_sequence_number_is_never_given_twice(tmp_path: Path) -> None:
     store.close()
 
 
-def test_pending_leaves_in_the_stated_order(tmp_path: Path) -> None:
-    """Alarms, live features, backfill oldest first, bursts."""
+def test_pending_leaves_in_the_stated_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alarms, clock events, live features, backfill oldest first, bursts. How old they are, no wall clock has a say in."""
+    now = [1000.0]
+    monkeypatch.setattr("agent.store.time.monotonic", lambda: now[0])
     store = opened(tmp_path)
-    now = 1_000_000_000_000
-    old = now - 120_000_000_000
-    store.write([record("burst", now), record("feature", old), record("feature", old), record("feature", now)])
-    store.write([record("alarm", old)])
-    assert [r.key for r in store.pending(10, now)] == [
-        ("alarm", 1), ("feature", 3), ("feature", 1), ("feature", 2), ("burst", 1),
+    store.write([record("burst", 9), record("feature", 9), record("feature", 9)])
+    now[0] += LIVE_S + 1
+    store.write([record("feature", 1)])
+    store.write([record("clock", 5), record("alarm", 5)])
+    assert [(r.key, r.late) for r in store.pending(10)] == [
+        (("alarm", 1), False), (("clock", 1), False), (("feature", 3), False), (("feature", 1), True), (("feature", 2), True),
+        (("burst", 1), True),
     ]  # fmt: skip
-    assert [r.key for r in store.pending(2, now)] == [("alarm", 1), ("feature", 3)]
+    assert [r.key for r in store.pending(3)] == [("alarm", 1), ("clock", 1), ("feature", 3)]
+    store.mark_confirmed("clock", [(1, 1)])
     store.mark_published([("alarm", 1), ("feature", 3)])
     store.mark_dead([("burst", 1)])
-    assert store.pending(10, now)[0].key == ("feature", 1)
+    assert store.pending(10)[0].key == ("feature", 1)
     assert store.mark_confirmed("alarm", [(1, 1)]) == 1
     assert store.stats()["outbox"] == {"pending": 2, "published": 1, "dead": 1}
     store.close()
     store = opened(tmp_path)
-    assert ("feature", 3) in [r.key for r in store.pending(10, now)], "nobody remembers when it was sent: send it again"
+    again = {r.key: r.late for r in store.pending(10)}
+    assert again["feature", 3], "nobody remembers when it was sent: send it again, and it has waited"
     store.close()
 
 
@@ -98,15 +104,15 @@ def test_payloads_come_back_as_they_were_given(tmp_path: Path) -> None:
     """Samples stay bytes."""
     store = opened(tmp_path)
     store.write([record("burst", size=3, alarm_id="a1"), record("alarm", size=2)])
-    bodies = {r.stream: r.body() for r in store.pending(10, 0)}
+    bodies = {r.stream: r.body() for r in store.pending(10)}
     assert bodies == {"burst": {"alarm_id": "a1", "samples": b"sss"}, "alarm": {"text": "xx"}}
     store.close()
 
 
 def test_the_byte_budget_drops_the_least_valuable_first_and_writes_every_gap_down(tmp_path: Path) -> None:
-    """Samples, delivered records, features, bursts; the alarm and its burst outlive them all."""
+    """Samples, delivered records, features, bursts; the alarm, its burst and what dates them outlive them all."""
     store = opened(tmp_path, max_bytes=400 * PAGE_BYTES)
-    store.write([record("alarm"), record("burst", size=5000, alarm_id="a1")])
+    store.write([record("alarm"), record("clock"), record("burst", size=5000, alarm_id="a1")])
     store.write([block(i) for i in range(600)])
     store.write([record("feature", i, size=1000) for i in range(30)])
     store.mark_confirmed("feature", [(1, 10)])
@@ -114,14 +120,14 @@ def test_the_byte_budget_drops_the_least_valuable_first_and_writes_every_gap_dow
         store.write([record("burst", i, size=8000)])
         assert store.used_bytes() <= 400 * PAGE_BYTES
     kept = {(r[0], r[1]) for r in rows(store, "SELECT stream, alarm_id FROM record")}
-    assert kept == {("alarm", None), ("burst", "a1"), ("burst", None)}
+    assert kept == {("alarm", None), ("clock", None), ("burst", "a1"), ("burst", None)}
     gaps = rows(store, "SELECT what, n, reason, from_id, to_id FROM gap ORDER BY id")
     assert ("sample", 600, "byte budget, oldest first", 1, 600) in gaps
     assert ("feature", 10, "byte budget, oldest first", 1, 10) in gaps
     assert ("feature", 20, "byte budget, not yet delivered", 11, 30) in gaps
     lost = sum(gap[1] for gap in gaps if gap[0] == "burst")  # type: ignore[misc]
     assert lost + len(rows(store, "SELECT 1 FROM record WHERE stream = 'burst'")) == 101
-    assert {key for (key,) in rows(store, "SELECT stream FROM outbox")} == {"alarm", "burst"}
+    assert {key for (key,) in rows(store, "SELECT stream FROM outbox")} == {"alarm", "clock", "burst"}
     store.close()
 
 
@@ -153,7 +159,8 @@ def test_alarms_and_baselines_outlive_a_restart(tmp_path: Path) -> None:
     """So that nothing is told twice and nothing is learned twice."""
     book = AlarmBook(lambda event: "words")
     book.raise_(
-        Condition("M-1", "model", AlarmClass.MODEL, Severity.HIGH, 5, Explanation((), (), "look", None, "good")), 6
+        Condition("M-1", "model", AlarmClass.MODEL, Severity.HIGH, 5, Explanation((), (), "look", None, "good")),
+        Moment(6, 6),
     )
     store = opened(tmp_path)
     store.save_alarm_states(book.states())
@@ -174,7 +181,9 @@ def test_an_alarm_and_its_state_are_kept_together_or_not_at_all(
 ) -> None:
     """A kill between the two would tell the alarm again after the restart, under another id."""
     book = AlarmBook(lambda event: "words")
-    book.raise_(Condition("M-1", "model", AlarmClass.MODEL, Severity.HIGH, 5, Explanation((), (), "", None, "")), 6)
+    book.raise_(
+        Condition("M-1", "model", AlarmClass.MODEL, Severity.HIGH, 5, Explanation((), (), "", None, "")), Moment(6, 6)
+    )
     store = opened(tmp_path)
     monkeypatch.setattr(store, "_replace_alarm_states", lambda rows: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from agent.clock import Moment
 from agent.decision.alarm import AlarmBook, Condition
 from agent.notifiers import MachineName, alarm_message
 from agent.notifiers.log import LogNotifier
@@ -63,9 +64,13 @@ CASES = {
 }  # fmt: skip
 
 
+def at(after_ns: int) -> Moment:
+    return Moment(ONSET_NS + after_ns, after_ns)
+
+
 def raised(name: str) -> tuple[AlarmBook, AlarmEvent]:
     book = AlarmBook(WORDS.alarm_text)
-    return book, book.raise_(CASES[name][0], ONSET_NS + MINUTE_NS)[0]
+    return book, book.raise_(replace(CASES[name][0], standing_s=60.0), at(MINUTE_NS))[0]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -79,14 +84,14 @@ def test_the_message_is_golden(name: str) -> None:
 def test_the_end_of_an_alarm_asks_what_it_was() -> None:
     """The answer is training data."""
     book, event = raised("bearing")
-    cleared = book.clear("M-101A", "model", ONSET_NS + 155 * MINUTE_NS)[0]
+    cleared = book.clear("M-101A", "model", at(155 * MINUTE_NS))[0]
     assert cleared.text == ("CLEAR M-101A: normal again 16:40 (lasted 2 h 35 min). Alarm 0000").replace(
         "0000", event.code
     )
     book, event = raised("bearing")
-    taken = book.acknowledge(event.code, ONSET_NS + 5 * MINUTE_NS)[0]
+    taken = book.acknowledge(event.code, at(5 * MINUTE_NS))[0]
     assert taken.text == f"ACK M-101A: alarm {event.code} has been taken, 14:10."
-    assert book.shelve(event.code, 2**62, ONSET_NS)[0].text == f"SHELVED M-101A: alarm {event.code}, 14:05."
+    assert book.shelve(event.code, 60.0, at(0))[0].text == f"SHELVED M-101A: alarm {event.code}, 14:05."
 
 
 def test_an_old_onset_is_told_with_its_date() -> None:
@@ -146,8 +151,8 @@ def test_the_retained_alarm_is_complete_small_and_goes_with_the_alarm() -> None:
         "text",
     } <= message.keys()
     for last in [
-        *book.clear("M-101A", "model", ONSET_NS + MINUTE_NS),
-        *book.acknowledge(event.code, ONSET_NS + MINUTE_NS),
+        *book.clear("M-101A", "model", at(MINUTE_NS)),
+        *book.acknowledge(event.code, at(MINUTE_NS)),
     ]:
         notifier.notify(last)
     assert sent[1][1] != b""
@@ -158,7 +163,7 @@ def test_the_shift_book_has_one_line_for_each_transition(caplog: pytest.LogCaptu
     """New and severe ones as warnings, the rest as information."""
     book, event = raised("bearing")
     with caplog.at_level("INFO"):
-        for item in (event, *book.acknowledge(event.code, ONSET_NS)):
+        for item in (event, *book.acknowledge(event.code, at(0))):
             LogNotifier().notify(item)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert caplog.messages[0].startswith("alarm: HIGH M-101A: outer-race wear")
