@@ -233,6 +233,7 @@ class SparkplugSensors:
         self.host = SparkplugHost()
         self._sensors: dict[tuple[str, str, str], list[_Metrics]] = {}
         self._filters: dict[str, tuple[str, ...]] = {}
+        self._nodes: dict[tuple[str, str], None] = {}
 
     def add(self, sensor: MqttSensor, profile: SparkplugProfile, first: int) -> None:
         """Take one sensor; its topic is spBv1.0/group/+/node or spBv1.0/group/+/node/device."""
@@ -241,6 +242,7 @@ class SparkplugSensors:
         interval_s = sensor.update_interval_s or profile.update_interval_s
         metrics = _Metrics(MetricDecoder(profile), first, round(interval_s * 1e9))
         self._sensors.setdefault((group, node, device[0] if device else ""), []).append(metrics)
+        self._nodes[group, node] = None
         filter_ = f"spBv1.0/{group}/+/{node}/#"
         self._filters[filter_] = filter_levels(filter_)
 
@@ -264,6 +266,11 @@ class SparkplugSensors:
         late = self._taken(self.host.expire(monotonic_ns), stamp)
         held = [metrics.again(stamp) for each in self._sensors.values() for metrics in each]
         return [*late, *(block for block in held if block is not None)]
+
+    def expect(self) -> None:
+        """The broker is there: nodes that were born before us are asked for their births."""
+        for group, node in self._nodes:
+            self.host.expect(group, node)
 
     def lost(self, utc_ns: int, monotonic_ns: int) -> list[Measurement]:
         """The broker is gone: nothing that the nodes have said holds any longer."""

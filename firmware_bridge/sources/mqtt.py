@@ -90,7 +90,7 @@ class MqttSource:
         self._inbox = Inbox()
         self._trouble = Trouble("no answer yet")
         self._down_since_ns: int | None = context.clock.monotonic_ns()
-        self._n_disconnects = self._n_disconnects_told = 0
+        self._n_disconnects = self._n_disconnects_told = self._n_connects_told = 0
         self._told_lost = False
         self._answered = False  # by the broker, to the newest request to be let in
         self._client = self._connected_client(context)
@@ -141,6 +141,11 @@ class MqttSource:
         if self._n_disconnects != self._n_disconnects_told:
             self._n_disconnects_told = self._n_disconnects
             yield from self._sensors.sparkplug.lost(utc_ns, monotonic_ns)
+        if self._down_since_ns is not None:
+            return
+        if self._own["connects"] != self._n_connects_told:
+            self._n_connects_told = self._own["connects"]
+            self._sensors.sparkplug.expect()
         for topic, payload in self._sensors.sparkplug.host.requests(monotonic_ns):
             self._client.publish(topic, payload, qos=0)
 

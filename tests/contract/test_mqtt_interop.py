@@ -166,6 +166,27 @@ def read_back(process: subprocess.Popen[str]) -> list[tuple[str, bytes]]:
     return [(topic, bytes.fromhex(octets)) for _, topic, octets in lines]
 
 
+def test_a_node_that_was_born_before_us_is_asked_and_its_values_come(broker: Any) -> None:
+    """Births are not retained, and a steady drive says nothing for hours: the source asks as soon as it is connected."""
+    asked = listener(broker, "spBv1.0/Plant1/NCMD/Line4")
+    source = opened(broker, "5")
+    heard: list[Measurement] = []
+    try:
+        list(source.read(0.1))
+        ((topic, octets),) = read_back(asked)
+        assert topic == "spBv1.0/Plant1/NCMD/Line4"
+        assert [(m.name, m.value) for m in decode(octets).metrics] == [("Node Control/Rebirth", True)]
+        for topic, octets in sparkplug_births():
+            publish(broker, topic, octets)
+        wait_until(
+            lambda: heard.extend(source.read(0.1)) or "drive.shaft_speed_rpm" in named(source, heard),
+            10.0,
+            "its values",
+        )
+    finally:
+        source.close()
+
+
 def test_mosquitto_sub_reads_the_rebirth_that_a_late_subscriber_asks_for(broker: Any) -> None:
     """Data without a birth before it: the source asks the edge node, as Sparkplug has it."""
     source = opened(broker, "5")
