@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 PAGE_BYTES = 1024
 WAL_PAGES = 256
+CACHE_KIB = 512  # SQLite's own 2 MiB are full after 15 min and write no faster (0.8 of bare executemany with either)
 WAL_LIMIT_BYTES = 2 << 20
 FULL_EVERY_S = 10.0
 CHECKED_AT_OPEN_BYTES = 32 << 20  # a larger file is checked by its first and last rows: starting must not take minutes
@@ -354,6 +355,7 @@ class Store:
     def _connect(self) -> None:
         self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
         self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        self._db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         self._db.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")

@@ -35,6 +35,7 @@ MAX_ADU_BYTES = 260
 MAX_UNREAD_BYTES = 4 * MAX_ADU_BYTES
 SILENCES_TO_HANG_UP = 3  # not one answer of anybody in between: the connection may be dead without saying so
 SETTLE_S = 0.1  # an RTU answer comes in one piece: after so long a pause within it, no more of it will come
+LEAST_USUAL_S = 5e-3
 BITS_PER_CHARACTER = 11
 
 
@@ -229,12 +230,24 @@ class Link:
     """An endpoint: a device, a gateway or a serial line. It has two questions, `ask` and `identify`, and both only read.
 
     `late`, `foreign` and `garbled` count what was dropped: answers after their time, answers of another unit, and bytes
-    that are no answer at all. `ids` is False where a late answer cannot be told from the next one (RTU): the caller then
-    leaves a silent unit alone for as long as its answer may still come.
+    that are no answer at all; `answer_s` is how long the last answer took.
+
+    `ids` is False where a late answer cannot be told from the next one (RTU). The caller then leaves a silent unit alone
+    for as long as its answer may still come, and for that long (`late_s`) an answer is believed only when no second one
+    follows it: it might be another unit's, late and under a wrong number.
     """
 
-    def __init__(self, open_stream: Callable[[], Stream], framing: Framing, hang_up_on_silence: bool = False) -> None:
+    def __init__(
+        self,
+        open_stream: Callable[[], Stream],
+        framing: Framing,
+        hang_up_on_silence: bool = False,
+        late_s: float = 1.0,
+    ) -> None:
         self.garbled = 0
+        self.answer_s = 0.0
+        self._late_s = late_s
+        self._doubt_until_s = 0.0
         self._open_stream = open_stream
         self._framing = framing
         self._hang_up_on_silence = hang_up_on_silence
@@ -272,9 +285,10 @@ class Link:
             self._stream.close()
             self._stream = None
 
-    def ask(self, unit_id: int, read: Span, timeout_s: float) -> U16:
+    def ask(self, unit_id: int, read: Span, timeout_s: float, usual_s: float = 0.0) -> U16:
         """One request, one checked answer; bits as words 0 and 1.
 
+        Args: usual_s: how long this unit's answers take, as far as that is known.
         Returns: uint16, shape (read.count,).
         Raises: Refused: a Modbus exception. NoAnswer: silence or nonsense.
         """
@@ -286,7 +300,7 @@ class Link:
             return 2 + n_bytes if pdu[0] == read.function and pdu[1:2] == bytes([n_bytes & 0xFF]) else None
 
         request = struct.pack(">BHH", read.function, read.address, read.count)
-        data = self._transact(unit_id, request, length, timeout_s)[2:]
+        data = self._transact(unit_id, request, length, timeout_s, usual_s)[2:]
         if read.function <= 2:
             return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: read.count].astype(np.uint16)
         return np.frombuffer(data, ">u2").astype(np.uint16)
@@ -328,7 +342,7 @@ class Link:
                 raise
             return None
 
-    def _transact(self, unit_id: int, pdu: bytes, length: Length, timeout_s: float) -> bytes:
+    def _transact(self, unit_id: int, pdu: bytes, length: Length, timeout_s: float, usual_s: float = 0.0) -> bytes:
         """Send, wait for the answer that fits, give its PDU."""
         assert self._stream is not None, "connect comes first"
         _guard(unit_id, pdu)
@@ -336,7 +350,11 @@ class Link:
             self._unread.clear()
             self._discard()
             self._stream.send(self._framing.wrap(unit_id, pdu))
+            sent_s = time.monotonic()
             answer = self._answer(unit_id, length, timeout_s)
+            self.answer_s = time.monotonic() - sent_s
+            if not self._framing.ids and sent_s < self._doubt_until_s:
+                self._expect_no_other(unit_id, length, sent_s + 2.0 * max(usual_s, LEAST_USUAL_S))
         except NoAnswer as silence:
             self._after_silence(silence)
             raise
@@ -370,10 +388,22 @@ class Link:
             raise NoAnswer(f"{len(self._unread)} bytes that are no whole answer of this unit", garbled=True)
         raise NoAnswer(f"no answer within {timeout_s:.3g} s")
 
+    def _expect_no_other(self, unit_id: int, length: Length, until_s: float) -> None:
+        """After a silence somebody's late answer is still about, and may bear this unit's number; then two will come.
+
+        Raises: NoAnswer: another answer to the same question; nobody knows which one is meant.
+        """
+        assert self._stream is not None
+        while (left_s := until_s - time.monotonic()) > 0:
+            self._unread += self._stream.receive(left_s)
+            if self._framing.unwrap(self._unread, unit_id, length) is not None:
+                raise NoAnswer("two answers to one question", garbled=True)
+
     def _after_silence(self, silence: NoAnswer) -> None:
         """After nonsense a numbered stream has lost its place; after much silence the connection may be dead."""
         self.garbled += silence.garbled
         self._silences += 1
+        self._doubt_until_s = time.monotonic() + self._late_s
         if (silence.garbled and self.ids) or self._hang_up_on_silence or self._silences >= SILENCES_TO_HANG_UP:
             self._silences = 0
             self.close()
@@ -382,12 +412,12 @@ class Link:
 def tcp_link(host: str, port: int, timeout_s: float, rtu: bool = False) -> Link:
     """A Modbus TCP endpoint, or (`rtu`) a serial line behind a converter that passes RTU frames on as they are."""
     framing: Framing = Rtu() if rtu else Mbap()
-    return Link(lambda: TcpStream(host, port, timeout_s), framing, hang_up_on_silence=rtu)
+    return Link(lambda: TcpStream(host, port, timeout_s), framing, hang_up_on_silence=rtu, late_s=timeout_s)
 
 
-def serial_link(line: SerialLine) -> Link:
+def serial_link(line: SerialLine, timeout_s: float = 1.0) -> Link:
     """A serial line of this machine."""
-    return Link(lambda: SerialStream(line), Rtu())
+    return Link(lambda: SerialStream(line), Rtu(), late_s=timeout_s)
 
 
 def _guard(unit_id: int, pdu: bytes) -> None:

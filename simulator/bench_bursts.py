@@ -25,7 +25,7 @@ from simulator.stage import Part, PartFailed, embedded_broker, free_port, free_p
 SAMPLE_RATE_HZ = 25_600
 N_AXES = 3
 LEAST_S = 5.0
-WARM_UP_S = 60.0  # baselines are learned and the heap has its size; of a shorter run its first fifth
+WARM_UP_S = 300.0  # baselines are learned, caches and rings of durations are full; of a shorter run its first half
 LEAST_FOR_SLOPE_S = 120.0  # a slope of less is noise
 LOOK_S = 1.0
 CONNECT_TIMEOUT_S = 20.0
@@ -64,7 +64,7 @@ def bursts(root: Path, seconds: float, engine: str) -> dict[str, Any]:
         _wait_connected(agent)
         ports = ("--modbus-port", modbus_port, "--mqtt-port", port, "--duration", seconds)
         plant = stack.enter_context(part("simulate", scenario, "--root", root, *ports, "--json", folder=folder))
-        seen = _watched(agent, plant, min(WARM_UP_S, seconds / 5))
+        seen = _watched(agent, plant, min(WARM_UP_S, seconds / 2))
         sent = plant.finish()["bursts"]
         threading.Event().wait(LAST_BURSTS_S)
         ledger = agent.finish()
@@ -119,7 +119,8 @@ def _watched(agent: Part, plant: Part, warm_up_s: float) -> dict[str, float]:
 
 def memory(looks: Sequence[tuple[float, float, float]], warm_up_s: float) -> dict[str, float]:
     """Figures of a run. Args: looks: seconds since the start, MiB and processor seconds, once a second."""
-    at_s, rss, used_s = np.array([look for look in looks if look[0] >= warm_up_s or look is looks[-1]]).T
+    warm = [look for look in looks if look[0] >= warm_up_s] or [looks[-1]]
+    at_s, rss, used_s = zip(*warm, strict=True)
     watched_s = at_s[-1] - at_s[0]
     found = {
         "burst_rss_start_mib": round(looks[0][1], 1),
@@ -128,7 +129,7 @@ def memory(looks: Sequence[tuple[float, float, float]], warm_up_s: float) -> dic
         "burst_cpu_pct": round(100 * (used_s[-1] - used_s[0]) / max(watched_s, LOOK_S), 1),
     }
     if watched_s >= LEAST_FOR_SLOPE_S:
-        found["burst_rss_slope_mib_h"] = round(3600 * np.polyfit(at_s, rss, 1)[0], 2)
+        found["burst_rss_slope_mib_h"] = round(3600 * float(np.polyfit(at_s, rss, 1)[0]), 2)
     return found
 
 

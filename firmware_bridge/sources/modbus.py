@@ -197,10 +197,10 @@ class ModbusSource:
     # ------------------------------------------------------------------ one transaction
     def _ask(self, unit: _Unit, patience_s: float) -> None:
         read = unit.poll.next_read()
-        started_ns = unit.asked_ns = self._clock.monotonic_ns()
+        unit.asked_ns = self._clock.monotonic_ns()
         self._counts["requests"] += 1
         try:
-            words = self._link.ask(unit.spec.unit_id, read, patience_s)
+            words = self._link.ask(unit.spec.unit_id, read, patience_s, unit.usual_s or 0.0)
         except Refused as refused:
             self._counts["refused"] += 1
             unit.poll.refused(refused.code, self._clock.monotonic_ns())
@@ -209,9 +209,8 @@ class ModbusSource:
             unit.poll.silent(self._clock.monotonic_ns(), silence.garbled)
             self._counts["retried"] += unit.poll.active
         else:
-            now_ns = self._clock.monotonic_ns()
-            unit.answer_s.append((now_ns - started_ns) / _NS)
-            unit.poll.answered(words, now_ns)
+            unit.answer_s.append(self._link.answer_s)
+            unit.poll.answered(words, self._clock.monotonic_ns())
 
     def _connect(self) -> None:
         if not self._link.connect():
@@ -314,7 +313,7 @@ def _trouble_key(unit: _Unit) -> str:
 def link_of(spec: ModbusSpec) -> Link:
     """The connection that a site file describes, not yet open."""
     if spec.serial is not None:
-        return serial_link(SerialLine(spec.serial, spec.baud_rate, spec.parity, spec.stop_bits))
+        return serial_link(SerialLine(spec.serial, spec.baud_rate, spec.parity, spec.stop_bits), spec.timeout_s)
     assert spec.host is not None, "the schema wants one of the two"
     return tcp_link(spec.host, spec.port, spec.timeout_s, rtu=spec.framing == "rtu")
 

@@ -25,7 +25,7 @@ KELLER = load_device(CONFIG, "keller_33x")
 N_UNITS = 30
 SILENT, GARBLING, LATE = 7, 13, 21
 ILL = {SILENT, GARBLING, LATE}
-INTERVAL_S = 0.25
+INTERVAL_S = 0.5  # thirty units of a line need more than 0.3 s at 115200 baud
 LASTS_S = 6.0
 
 
@@ -94,14 +94,13 @@ def test_thirty_units_of_which_three_are_ill_hurt_nobody(line: str) -> None:
         counters = reader.counters
         reader.close()
     assert_nobody_has_another_s_values(found)
-    slowest = {}
     for unit_id in sorted(set(range(1, N_UNITS + 1)) - ILL):
         blocks = found[unit_id]
         assert all((block.quality == Quality.GOOD).all() for block in blocks), f"unit {unit_id} lost a poll"
         stamps_s = np.array([block.monotonic_ns for block in blocks]) / 1e9
-        mean_s = (stamps_s[-1] - stamps_s[0]) / (len(stamps_s) - 1)
-        slowest[unit_id] = mean_s / INTERVAL_S
-        assert mean_s == pytest.approx(INTERVAL_S, rel=0.05), f"unit {unit_id} was polled every {mean_s:.3f} s"
+        interval_s = float(np.median(np.diff(stamps_s)))
+        assert interval_s == pytest.approx(INTERVAL_S, rel=0.05), f"unit {unit_id} was polled every {interval_s:.3f} s"
+        assert abs(len(stamps_s) - LASTS_S / INTERVAL_S) <= 1, f"unit {unit_id} was polled {len(stamps_s)} times"
     for unit_id in ILL:
         assert all((block.quality == Quality.BAD_COMM).all() for block in found[unit_id][2:])
     assert counters["no_answer"] >= 3

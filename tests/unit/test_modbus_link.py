@@ -118,6 +118,22 @@ def test_by_tcp_a_late_answer_is_counted_and_dropped() -> None:
         link.close()
 
 
+def test_on_a_serial_line_a_late_answer_under_the_next_unit_s_number_is_not_believed() -> None:
+    """Nothing in the frame tells it from the real one; but then two come, and neither is taken."""
+    liar = {"pressure_bar": 99.0, "temperature_degc": 99.0}
+    with ModbusLine({1: Unit(KELLER, lambda: liar), 2: Unit(KELLER, lambda: VALUES)}) as server:
+        link = serial_link(SerialLine(server.device, 115200, "none"))
+        link.connect()
+        server.trouble.late_s.update({1: 0.06, 2: 0.04})
+        server.trouble.late_as[1] = (2, 0)
+        with pytest.raises(NoAnswer, match="no answer within"):
+            link.ask(1, READ, 0.03)
+        with pytest.raises(NoAnswer, match="two answers to one question"):
+            link.ask(2, READ, 1.0, usual_s=0.04)  # the liar's comes at 0.03 s, its own at 0.04 s
+        assert link.ask(2, READ, 1.0, usual_s=0.04).tolist() == WORDS
+        link.close()
+
+
 def test_three_silences_without_an_answer_are_a_dead_connection() -> None:
     """A gateway that lost its power says no goodbye; the next question opens a new connection."""
     with ModbusServer({}, trouble=None) as server:
