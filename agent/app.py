@@ -37,7 +37,7 @@ from firmware_bridge.broker import login_of, tls_of
 from firmware_bridge.errors import RecordingError, SourceLost
 from firmware_bridge.measurement import Block, Measurement
 from firmware_bridge.source import Source, open_source
-from firmware_bridge.sparkplug_node import SparkplugNode
+from firmware_bridge.sparkplug.node import SparkplugNode
 from firmware_bridge.upstream import topic_status
 
 log = logging.getLogger(__name__)

@@ -64,11 +64,10 @@ class BridgeError(HarkError):
 
 
 class SourceLost(BridgeError):
-    """No answer from the device within its timeout."""
+    """No answer from the device within its timeout; the message itself says what to check."""
 
     retryable = True
     exit_code = 3
-    hint = "Check power, cabling and address, then the unit id."
 
 
 class FrameError(BridgeError):

@@ -32,7 +32,7 @@ from firmware_bridge.payload import (
 )
 from firmware_bridge.scalars import JsonDecoder, MetricDecoder, NumberDecoder
 from firmware_bridge.source import MqttSensor, MqttSpec
-from firmware_bridge.sparkplug import SparkplugHost, Update
+from firmware_bridge.sparkplug.host import SparkplugHost, Update
 from firmware_bridge.topics import filter_levels, matches
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,7 @@ class OwnSensor:
             self._tally.trouble(self.name, self._assembler.last_error, message.monotonic_ns)
         elif wave is not None:
             self._tally.fine(self.name)
+            self._tally.counters["clock_off"] += clock_off(wave.start_utc_ns, wave.utc_ns)
         return [] if wave is None else [wave]
 
     def _readings(self, message: Message) -> Sequence[Measurement]:

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 
 from firmware_bridge.roots import find_root
-from simulator import bench_bursts
+from simulator import bench_bursts, bench_modbus
 from simulator.process import cpu_s
 from simulator.stage import (
     Part,
@@ -59,6 +59,7 @@ UNITS = {
     "latency_p50_ms": ("burst arrived to alarm committed, median", "ms"),
     "latency_p99_ms": ("the same, 99th percentile", "ms"),
     **bench_bursts.UNITS,
+    **bench_modbus.UNITS,
 }
 
 
@@ -68,6 +69,7 @@ class BenchPart(StrEnum):
     live = "live"
     micro = "micro"
     bursts = "bursts"
+    modbus = "modbus"
 
 
 def bench(
@@ -243,5 +245,6 @@ def _scenario() -> str:
 PARTS: dict[BenchPart, Callable[[Path, float, str], dict[str, Any]]] = {
     BenchPart.live: _live,
     BenchPart.bursts: bench_bursts.bursts,
+    BenchPart.modbus: bench_modbus.modbus,
     BenchPart.micro: _micro,
 }

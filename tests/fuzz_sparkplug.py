@@ -10,10 +10,10 @@ import random
 from collections.abc import Iterator
 
 from firmware_bridge.errors import FrameError
-from firmware_bridge.sparkplug import SparkplugHost
-from firmware_bridge.sparkplug_node import SparkplugNode, decode_state
-from firmware_bridge.sparkplug_topics import BD_SEQ, REBIRTH, Kind, topic_of
-from firmware_bridge.sparkplug_wire import DataType, Metric, Payload, decode, encode
+from firmware_bridge.sparkplug.host import SparkplugHost
+from firmware_bridge.sparkplug.node import SparkplugNode, decode_state
+from firmware_bridge.sparkplug.topics import BD_SEQ, REBIRTH, Kind, topic_of
+from firmware_bridge.sparkplug.wire import DataType, Metric, Payload, decode, encode
 
 S = 1_000_000_000
 KINDS = (Kind.NBIRTH, Kind.DBIRTH, Kind.NDATA, Kind.DDATA, Kind.NDEATH, Kind.DDEATH, Kind.NCMD)

@@ -25,7 +25,7 @@ from agent.decision.alarm import RANK
 from agent.vocabulary import AlarmEvent
 from firmware_bridge.broker import BrokerKeys, Login, explained
 from firmware_bridge.mqtt_client import BoundedClient
-from firmware_bridge.sparkplug_node import Message, Scalar, SparkplugNode
+from firmware_bridge.sparkplug.node import Message, Scalar, SparkplugNode
 
 log = logging.getLogger(__name__)
 

@@ -80,7 +80,7 @@ def test_only_commissioning_asks_who_a_device_is() -> None:
         for path, tree in code(room)
         if calls(tree, "identify")
     }
-    assert users <= {"firmware_bridge/scan.py", "firmware_bridge/commissioning/scan.py"}
+    assert users <= {"firmware_bridge/commissioning/scan.py"}
 
 
 @pytest.mark.parametrize("function", range(256))

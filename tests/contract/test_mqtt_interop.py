@@ -20,8 +20,8 @@ from firmware_bridge.measurement import Block, Measurement, Waveform
 from firmware_bridge.payload import load_payload
 from firmware_bridge.source import MqttSensor, MqttSpec, Select, SourceContext, open_source
 from firmware_bridge.sources.mqtt import MqttSource
-from firmware_bridge.sparkplug_topics import Kind, topic_of
-from firmware_bridge.sparkplug_wire import DataType, Metric, Payload, decode, encode
+from firmware_bridge.sparkplug.topics import Kind, topic_of
+from firmware_bridge.sparkplug.wire import DataType, Metric, Payload, decode, encode
 from simulator.plant_clock import PlantClock
 from simulator.scenario import Plant, load_scenario
 from simulator.serve_mqtt import BurstPublisher

@@ -27,9 +27,9 @@ from agent.notifiers.sparkplug import SparkplugBroker, SparkplugNotifier, last_b
 from firmware_bridge.broker import BrokerKeys, Login
 from firmware_bridge.checked import load
 from firmware_bridge.errors import ConfigError
-from firmware_bridge.sparkplug_node import SparkplugNode
-from firmware_bridge.sparkplug_topics import bd_seq_of, rebirth_command
-from firmware_bridge.sparkplug_wire import DataType, Metric, Payload, decode, encode
+from firmware_bridge.sparkplug.node import SparkplugNode
+from firmware_bridge.sparkplug.topics import bd_seq_of, rebirth_command
+from firmware_bridge.sparkplug.wire import DataType, Metric, Payload, decode, encode
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW_MS = 1_763_700_000_000

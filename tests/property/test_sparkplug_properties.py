@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from firmware_bridge.errors import FrameError
 from firmware_bridge.measurement import Quality
-from firmware_bridge.sparkplug import COUNTERS, SparkplugHost
-from firmware_bridge.sparkplug_node import Message, SparkplugNode
-from firmware_bridge.sparkplug_topics import Kind, bd_seq_of, parse_topic, rebirth_command, topic_of
-from firmware_bridge.sparkplug_wire import DataType, Metric, Payload, decode, encode
+from firmware_bridge.sparkplug.host import COUNTERS, SparkplugHost
+from firmware_bridge.sparkplug.node import Message, SparkplugNode
+from firmware_bridge.sparkplug.topics import Kind, bd_seq_of, parse_topic, rebirth_command, topic_of
+from firmware_bridge.sparkplug.wire import DataType, Metric, Payload, decode, encode
 
 S = 1_000_000_000
 U64 = st.integers(0, (1 << 64) - 1)

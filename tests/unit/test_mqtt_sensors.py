@@ -16,8 +16,8 @@ from firmware_bridge.messages import Message
 from firmware_bridge.mqtt_sensors import MAX_RECENT, MAX_TOPICS_KNOWN, Sensors
 from firmware_bridge.payload import load_payloads
 from firmware_bridge.source import MqttSensor, MqttSpec, Select, channels_of
-from firmware_bridge.sparkplug_topics import Kind, topic_of
-from firmware_bridge.sparkplug_wire import DataType, Metric, Payload, encode
+from firmware_bridge.sparkplug.topics import Kind, topic_of
+from firmware_bridge.sparkplug.wire import DataType, Metric, Payload, encode
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 S = 1_000_000_000

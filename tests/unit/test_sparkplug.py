@@ -14,9 +14,9 @@ import pytest
 
 from firmware_bridge.errors import FrameError
 from firmware_bridge.measurement import Quality
-from firmware_bridge.sparkplug import SparkplugHost, Update
-from firmware_bridge.sparkplug_node import Message, SparkplugNode, decode_state
-from firmware_bridge.sparkplug_topics import (
+from firmware_bridge.sparkplug.host import SparkplugHost, Update
+from firmware_bridge.sparkplug.node import Message, SparkplugNode, decode_state
+from firmware_bridge.sparkplug.topics import (
     BD_SEQ,
     REBIRTH,
     Kind,
@@ -27,7 +27,7 @@ from firmware_bridge.sparkplug_topics import (
     topic_of,
     topic_state,
 )
-from firmware_bridge.sparkplug_wire import DataType, Metric, Payload, decode, encode
+from firmware_bridge.sparkplug.wire import DataType, Metric, Payload, decode, encode
 
 MS = 1_000_000
 S = 1_000_000_000

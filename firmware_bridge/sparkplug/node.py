@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from firmware_bridge.errors import FrameError
-from firmware_bridge.sparkplug_topics import (
+from firmware_bridge.sparkplug.topics import (
     BD_SEQ,
     REBIRTH,
     SEQ_MODULUS,
@@ -25,7 +25,7 @@ from firmware_bridge.sparkplug_topics import (
     topic_of,
     topic_state,
 )
-from firmware_bridge.sparkplug_wire import DataType, Metric, Payload, decode, encode
+from firmware_bridge.sparkplug.wire import DataType, Metric, Payload, decode, encode
 
 MAX_STATE_BYTES = 1024
 MAX_METRICS_PER_MESSAGE = 500

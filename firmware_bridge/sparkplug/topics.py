@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from firmware_bridge.errors import FrameError
-from firmware_bridge.sparkplug_wire import DataType, Metric, Payload, encode
+from firmware_bridge.sparkplug.wire import DataType, Metric, Payload, encode
 
 NAMESPACE = "spBv1.0"
 BD_SEQ = "bdSeq"  # which CONNECT a birth and a death belong to

@@ -2,8 +2,8 @@
 
 Pure: no I/O, time passed in. An edge node announces every metric in its births (NBIRTH, DBIRTH) and afterwards sends only
 what changed, often by number (alias) alone; so a value means something only while the births before it are known and no
-message is missing. SparkplugHost keeps that account. Payloads are coded by sparkplug_wire.py, the publisher's side is
-sparkplug_node.py.
+message is missing. SparkplugHost keeps that account. Payloads are coded by wire.py, the publisher's side is
+node.py.
 Source: Eclipse Sparkplug 3.0.0, chapters 4 to 6; the ids beside the rules (tck-id-...) are the specification's own.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from firmware_bridge.errors import FrameError
 from firmware_bridge.measurement import Quality
-from firmware_bridge.sparkplug_topics import (
+from firmware_bridge.sparkplug.topics import (
     BD_SEQ,
     COMMANDS,
     NODE_CONTROL,
@@ -27,7 +27,7 @@ from firmware_bridge.sparkplug_topics import (
     parse_topic,
     rebirth_command,
 )
-from firmware_bridge.sparkplug_wire import MAX_PAYLOAD_BYTES, DataType, Metric, Payload, Value, decode, typed
+from firmware_bridge.sparkplug.wire import MAX_PAYLOAD_BYTES, DataType, Metric, Payload, Value, decode, typed
 
 NUMERIC = frozenset({*range(DataType.UNKNOWN, DataType.STRING), DataType.DATETIME})
 QUALITY_PROPERTY = "Quality"
