@@ -9,13 +9,13 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import msgspec
 
-from agent.app import open_bundle_for, upstream_of
+from agent.app import open_bundle_for, sparkplug_of, upstream_of
 from agent.clock import SystemClock
 from agent.config import Site
 from firmware_bridge.errors import HarkError
@@ -64,6 +64,7 @@ def check_site(site: Site, *, offline: bool) -> list[Finding]:
         for i, spec in enumerate(site.config.sources):
             findings += _source(site, i, spec.name)
         findings += _upstream(site)
+        findings += _sparkplug(site)
     return findings
 
 
@@ -208,22 +209,28 @@ def _upstream(site: Site) -> Iterator[Finding]:
     if upstream is None:
         yield Finding("upstream", True, "none: alarms stay on this gateway")
         return
+    found = _broker("upstream", lambda: upstream_of(site, upstream), upstream.host, upstream.port)
+    if found.ok and upstream.confirm == "broker":
+        says = "delivered means taken by the broker, which its power cut can undo (confirm = 'collector' is safer)"
+        found = replace(found, says=f"{found.says}; {says}")
+    yield found
+
+
+def _sparkplug(site: Site) -> Iterator[Finding]:
+    section = site.config.sparkplug
+    if section is not None:
+        yield _broker("sparkplug", lambda: sparkplug_of(site, section, SystemClock()), section.host, section.port)
+
+
+def _broker(what: str, prepared: Callable[[], object], host: str, port: int) -> Finding:
+    """Whether its secrets can be read and somebody listens there."""
     try:
-        upstream_of(site, upstream)
+        prepared()
     except HarkError as error:
-        yield Finding("upstream", False, _one_line(error), error.exit_code)
-        return
+        return Finding(what, False, _one_line(error), error.exit_code)
     try:
-        socket.create_connection((upstream.host, upstream.port), CONNECT_S).close()
+        socket.create_connection((host, port), CONNECT_S).close()
     except OSError as error:
-        yield Finding(
-            "upstream",
-            False,
-            f"{upstream.host}:{upstream.port} cannot be reached ({error}); check host, port and network",
-            3,
-        )
-        return
-    says = f"{upstream.host}:{upstream.port} reached"
-    if upstream.confirm == "broker":
-        says += "; delivered means taken by the broker, which its power cut can undo (confirm = 'collector' is safer)"
-    yield Finding("upstream", True, says)
+        says = f"{host}:{port} cannot be reached ({error}); check host, port and network"
+        return Finding(what, False, says, 3)
+    return Finding(what, True, f"{host}:{port} reached")

@@ -401,11 +401,9 @@ class _At:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, ConfigError):
             return False
-        told = [
-            f"{error.path.name}{f', line {problem.line}' if problem.line else ''}, {problem.key}: {problem.text}"
-            for problem in error.problems
-        ]
-        self.check.add(self.key, "; ".join(told), self.shown)
+        for problem in error.problems:
+            line = f", line {problem.line}" if problem.line else ""
+            self.check.add(self.key, f"{error.path.name}{line}, {problem.key}: {problem.text}", self.shown)
         return True
 
 

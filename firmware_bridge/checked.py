@@ -134,9 +134,10 @@ def _convert(value: Any, kind: Any, key: str, lines: Mapping[str, int], problems
         return _convert_table(value, bare, key, lines, problems)
     origin = get_origin(bare)
     if origin is tuple and get_args(bare)[1:] == (...,) and isinstance(value, list):
-        inner = get_args(bare)[0]
+        inner, before = get_args(bare)[0], len(problems)
         items = [_convert(item, inner, f"{key}[{i}]", lines, problems) for i, item in enumerate(value)]
-        return _checked(tuple(items), kind, key, value, lines, problems) if _is_plain(inner) else tuple(items)
+        well = len(problems) == before
+        return _checked(tuple(items), kind, key, value, lines, problems) if well and _is_plain(inner) else tuple(items)
     if origin is dict and isinstance(value, dict):
         inner = get_args(bare)[1]
         return {name: _convert(item, inner, f"{key}.{name}", lines, problems) for name, item in value.items()}

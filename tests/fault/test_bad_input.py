@@ -203,6 +203,90 @@ def test_wrong_names_alone_are_told_just_the_same(hark: Callable[..., Said], tmp
     assert hark("check", path).err.splitlines()[1:] == names
 
 
+DEVICE = """vendor = "Acme"
+model = "P-1"
+title = "a pressure transmitter"
+source = "manual 7"
+sees = "pressure"
+update_interval_s = 1
+function = 6
+address_base = 2
+max_registers = 200
+word_order = "ABDC"
+baud = 9600
+
+[[points]]
+name = "pressure"
+address = 100
+type = "float"
+plausible = [10, 0]
+
+[[points]]
+name = "temperature_degc"
+address = "102"
+type = "int16"
+plausible = [-40, 120]
+absent = [-1]
+
+[[points]]
+name = "state_ratio"
+address = 103
+type = "int16"
+bits = [3, 1]
+plausible = [0, 1]
+
+[[points]]
+name = "flow_m3_h"
+address = 104
+type = "uint16"
+scale = 0
+plausible = [0, 100]
+"""
+DEVICE_TOLD = (
+    (7, "function = 6: not known.  (1, 2, 3, 4)"),
+    (8, "address_base = 2: not known.  (0, 1)"),
+    (9, "max_registers = 200: write at most 125"),
+    (10, "word_order = \"ABDC\": not known. Did you mean 'BADC'?  (ABCD, BADC, CDAB, DCBA)"),
+    (11, "baud: no such key; here go address_base, allow_gaps, examples, function, identification, max_registers, model, "
+         "points, sees, source, texts, title, update_interval_s, vendor, word_order"),
+    (16, "points[0].type = \"float\": not known. Did you mean 'float64'?  (bcd16, bcd32, bit, float32, float64, int16, "
+         "int32, int64, m10k32, uint16, uint32, uint64)"),
+    (21, "points[1].address = \"102\": is text. Write it without quotes:  address = 102"),
+    (24, "points[1].absent[0] = -1: write at least 0"),
+    (26, "points[2]: bits = [3, 1] is no field of int16; write [lowest bit, how many] of a uint"),
+    (33, "points[3]: scale and offset are finite numbers, and scale is not 0"),
+)  # fmt: skip
+
+
+def test_every_mistake_in_a_device_file_is_told_at_once_with_its_line(
+    hark: Callable[..., Said], tmp_path: Path
+) -> None:
+    """An unknown device is one file that somebody writes from a manual at the panel: it is mended in one go."""
+    root = tmp_path / "root"
+    shutil.copytree(ROOT / "config", root / "config")
+    (root / "models").symlink_to(ROOT / "models")
+    (root / "config/devices/acme_p1.toml").write_text(DEVICE, "utf-8")
+    path = tmp_path / "site.toml"
+    path.write_text(SITE.replace("abb_acs580", "acme_p1").replace("{port}", "502"), "utf-8")
+    said = hark("check", path, "--offline", "--root", root)
+    told = [line for line in said.err.splitlines() if "acme_p1.toml" in line]
+    want = [f"  line 7    sources[0]: acme_p1.toml, line {line}, {text}" for line, text in DEVICE_TOLD]
+    assert told == want
+    assert said.code == 2
+
+
+def test_a_scada_broker_is_looked_at_too(hark: Callable[..., Said], tmp_path: Path) -> None:
+    """Its host and its secrets, as those of every other broker."""
+    path = tmp_path / "site.toml"
+    scada = '[sparkplug]\nhost = "127.0.0.1"\nport = {port}\ngroup = "plant"\n{login}\n[[machines]]'
+    port = free_port()
+    site = SITE.replace("[[machines]]", scada, 1).replace("{port}", str(port))
+    path.write_text(site.replace("{login}", ""), "utf-8")
+    assert f"PROBLEM sparkplug: 127.0.0.1:{port} cannot be reached" in hark("check", path).out
+    path.write_text(site.replace("{login}", 'username = "u"\npassword_file = "none"'), "utf-8")
+    assert 'sparkplug.password_file = "none": cannot be read' in hark("check", path).out
+
+
 def test_one_endpoint_in_two_sources_is_told_to_be_one(hark: Callable[..., Said], tmp_path: Path) -> None:
     """Two threads that talk on one line would take each other's answers."""
     path = tmp_path / "site.toml"
