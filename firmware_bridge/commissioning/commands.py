@@ -55,6 +55,7 @@ scan = typer.Typer(help="find Modbus devices and MQTT topics, and what to write 
 Root = Annotated[Path | None, typer.Option(help="the folder that holds config/ and models/")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 CONNECT_S = 2.0
+FOLLOW_S = 1.0
 MQTT_WAIT_S = 60.0
 READ_ONLY = "only functions 1 to 4 and 43/14 are sent, and nothing is written"
 
@@ -292,7 +293,9 @@ def _topic_toml(heard: Heard, topic: str) -> list[str]:
 # ---------------------------------------------------------------------- read
 def read(
     site_file: Annotated[Path | None, typer.Argument(help="the site's TOML file")] = None,
-    sensor: Annotated[str | None, typer.Argument(help="its name in the site file")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="a sensor of it, or a machine's tag for all of its sensors")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="a file of config/devices, instead of a site file")] = None,
     host: Annotated[str | None, typer.Option(help="with --device: a Modbus TCP host")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = DEFAULT_PORT,
@@ -317,9 +320,39 @@ def read(
             )
         )  # fmt: skip
         return _read_modbus(spec, spec.sensors[0], config_dir, times, json_)
-    if site_file is None or sensor is None:
+    if site_file is None or name is None:
         raise typer.BadParameter("write a site file and a sensor of it, or --device, --host (or --serial) and --unit")
     tree = read_tree(site_file)
+    names = _sensors_of_machine(tree, name)
+    if not names:
+        return _read_sensor(site_file, tree, name, config_dir, times, json_)
+    code, done = 0, 0
+    while times is None or done < times:
+        if done:
+            time.sleep(FOLLOW_S)
+        done += 1
+        code = max(_read_or_say(site_file, tree, sensor, config_dir, json_) for sensor in names)
+    return code
+
+
+def _sensors_of_machine(tree: Mapping[str, Any], tag: str) -> list[str]:
+    """The sensors that the site file names for a machine; empty where no machine has this tag."""
+    machines = [machine for machine in tree.get("machines", []) if machine.get("tag") == tag]
+    return [str(sensor) for machine in machines for sensor in machine.get("sensors", [])]
+
+
+def _read_or_say(site_file: Path, tree: Mapping[str, Any], sensor: str, config_dir: Path, json_: bool) -> int:
+    """One of several: one that says nothing does not hide the others."""
+    try:
+        return _read_sensor(site_file, tree, sensor, config_dir, 1, json_)
+    except SourceLost as lost:
+        _print_json({"sensor": sensor, "lost": str(lost)}) if json_ else print(f"{sensor}: {lost}")
+        return lost.exit_code
+
+
+def _read_sensor(
+    site_file: Path, tree: Mapping[str, Any], sensor: str, config_dir: Path, times: int | None, json_: bool
+) -> int:
     place, found = _sensor_of(site_file, tree, sensor)
     if isinstance(found, ModbusSpec):
         return _read_modbus(found, next(s for s in found.sensors if s.name == sensor), config_dir, times, json_)

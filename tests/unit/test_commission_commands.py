@@ -175,6 +175,17 @@ def test_read_takes_a_sensor_of_the_site_file(site: Path, capsys: pytest.Capture
     assert out.startswith("press-1, unit 4 at 127.0.0.1:")
 
 
+def test_read_takes_a_machine_s_tag_for_all_of_its_sensors(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who stands before the machine knows its tag; a sensor that says nothing does not hide the others."""
+    text = site.read_text("utf-8") + '[[machines]]\ntag = "P-101A"\ntype = "pump"\nsensors = ["press-9", "press-1"]\n'
+    second = '[[sources.sensors]]\nname = "press-9"\ndevice = "keller_33x"\nunit_id = 99\n[[sources]]\nkind = "mqtt"'
+    site.write_text(text.replace('[[sources]]\nkind = "mqtt"', second, 1), "utf-8")
+    code, out, _ = hark(capsys, "read", str(site), "P-101A")
+    assert code != 0
+    assert "press-9, unit 99 at 127.0.0.1:" in out
+    assert "pressure_bar" in out.split("press-1, unit 4")[1]
+
+
 def test_read_shows_the_last_message_of_an_mqtt_sensor_and_what_was_decoded(
     site: Path, broker: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
