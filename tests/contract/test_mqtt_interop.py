@@ -187,21 +187,6 @@ def test_a_node_that_was_born_before_us_is_asked_and_its_values_come(broker: Any
         source.close()
 
 
-def test_mosquitto_sub_reads_the_rebirth_that_a_late_subscriber_asks_for(broker: Any) -> None:
-    """Data without a birth before it: the source asks the edge node, as Sparkplug has it."""
-    source = opened(broker, "5")
-    commands = listener(broker, "spBv1.0/+/NCMD/#")
-    ddata = Payload(timestamp_ms=1, seq=7, metrics=[Metric(alias=1, datatype=DataType.DOUBLE, value=1.0)])
-    publish(broker, "spBv1.0/Plant1/DDATA/Line4/Drive1", encode(ddata))
-    try:
-        wait_until(lambda: list(source.read(0.05)) or commands.poll() is not None, 10.0, "the command")
-    finally:
-        source.close()
-    ((topic, octets),) = read_back(commands)
-    assert topic == "spBv1.0/Plant1/NCMD/Line4"
-    assert [(m.name, m.value) for m in decode(octets).metrics] == [("Node Control/Rebirth", True)]
-
-
 def test_mosquitto_sub_reads_the_bursts_of_the_simulator(broker: Any) -> None:
     """Byte for byte what PROTOCOL.md says, on the topic that it says."""
     plant = Plant(load_scenario("healthy"))

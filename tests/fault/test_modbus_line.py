@@ -26,7 +26,7 @@ N_UNITS = 30
 SILENT, GARBLING, LATE = 7, 13, 21
 ILL = {SILENT, GARBLING, LATE}
 INTERVAL_S = 0.5  # thirty units of a line need more than 0.3 s at 115200 baud
-LASTS_S = 6.0
+LASTS_S = 4.0
 
 
 def telling_its_number(unit_id: int) -> Callable[[], Mapping[str, float]]:
@@ -145,7 +145,7 @@ def test_on_a_line_without_numbers_a_late_answer_is_never_the_next_one_s(line: s
         reader = open_source(spec, SourceContext(CONFIG, "demo", 0, SystemClock()))
         rng = np.random.default_rng(3)
         good = 0
-        for _ in range(25):
+        for _ in range(15):
             server.trouble.late_s[2] = float(rng.uniform(0.0, 0.28))
             for block in reader.read(0.15):
                 for point, value, quality in zip(drive.points, block.values, block.quality, strict=True):
@@ -153,7 +153,7 @@ def test_on_a_line_without_numbers_a_late_answer_is_never_the_next_one_s(line: s
                         good += 1
                         assert value == pytest.approx(values[point.name]), point.name
         reader.close()
-    assert good > 20
+    assert good > 12
 
 
 def test_the_wire_has_seen_nothing_but_reading() -> None:
