@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import struct
 from pathlib import Path
 
@@ -83,16 +84,14 @@ def test_only_commissioning_asks_who_a_device_is() -> None:
     assert users <= {"firmware_bridge/commissioning/scan.py"}
 
 
-@pytest.mark.parametrize("function", range(256))
-def test_the_gate_lets_the_four_reading_functions_through_and_no_other(function: int) -> None:
+def test_the_gate_lets_the_four_reading_functions_through_and_no_other() -> None:
     """All 256 of them, with any sub-function behind."""
-    for rest in (b"\x00\x00\x00\x01", b"\x0e\x01\x00", b"\x0d\x00\x00\x01"):
-        pdu = bytes([function]) + rest
-        if function in READING or pdu[:2] == b"\x2b\x0e":
-            _guard(1, pdu)
-        else:
-            with pytest.raises(PermissionError, match="never writes"):
-                _guard(1, pdu)
+    passed = set()
+    for function, rest in itertools.product(range(256), (b"\x00\x00\x00\x01", b"\x0e\x01\x00", b"\x0d\x00\x00\x01")):
+        with contextlib.suppress(PermissionError):
+            _guard(1, bytes([function]) + rest)
+            passed.add((function, rest[0] if function == 0x2B else None))
+    assert passed == {(1, None), (2, None), (3, None), (4, None), (0x2B, 0x0E)}
 
 
 @pytest.mark.parametrize("framing", [Mbap, Rtu])
