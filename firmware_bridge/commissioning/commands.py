@@ -85,7 +85,9 @@ class _Endpoint:
 
 @scan.command("modbus")
 def scan_modbus(
-    target: Annotated[str, typer.Argument(help="a host, a subnet up to a /22, or a serial port such as /dev/ttyUSB0")],
+    target: Annotated[
+        str, typer.Argument(help="host or host:port, a subnet up to a /22, or a serial port as /dev/ttyUSB0")
+    ],
     port: Annotated[int, typer.Option(min=1, max=65535)] = DEFAULT_PORT,
     units: Annotated[str, typer.Option(help="unit ids, such as 1-32,100")] = f"1-{LAST_UNIT}",
     rtu: Annotated[bool, typer.Option("--rtu", help="the host passes serial frames on as they are")] = False,
@@ -101,6 +103,7 @@ def scan_modbus(
         if target.startswith("/"):
             endpoints = _scan_line(target, _settings(baud, parity), asked, profiles, meter)
         else:
+            target, port = _host_and_port(target, port)
             endpoints = _scan_hosts(_hosts(target), target, port, rtu, asked, profiles, meter)
     if json_:
         _print_json({"endpoints": [_as_dict(endpoint) for endpoint in endpoints]})
@@ -118,6 +121,14 @@ def _unit_ids(text: str) -> list[int]:
             raise typer.BadParameter(f"{text!r}: write unit ids from 1 to {LAST_UNIT}, such as 1-32,100")
         found += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(found))
+
+
+def _host_and_port(target: str, default_port: int) -> tuple[str, int]:
+    """The parts of 10.0.0.5:1502. Raises: BadParameter: what follows the colon is no port."""
+    host, _, port = target.partition(":")
+    if port and not (port.isdecimal() and 1 <= int(port) <= 65535):
+        raise typer.BadParameter(f"{target!r}: write it as host or host:port")
+    return host, int(port or default_port)
 
 
 def _hosts(target: str) -> list[str]:
@@ -243,12 +254,10 @@ def scan_mqtt(
         password_file=str(password_file) if password_file else None,
         ca_file=str(ca_file) if ca_file else None,
     )
-    host, _, port = broker.partition(":")
-    if port and not port.isdecimal():
-        raise typer.BadParameter(f"{broker!r}: write the broker as host or host:port")
+    host, port = _host_and_port(broker, 8883 if ca_file else 1883)
     heard = Heard()
     with (
-        Listener(host, int(port or (8883 if ca_file else 1883)), keys, [topic], Place(Path.cwd() / "-")) as listener,
+        Listener(host, port, keys, [topic], Place(Path.cwd() / "-")) as listener,
         Meter("scan") as meter,
     ):
         for step in sniff(listener, load_payloads(config_dir, payload_names(config_dir)), seconds):

@@ -82,7 +82,7 @@ def test_scan_of_an_empty_line_is_a_problem_found(server: ModbusServer, capsys: 
 
 def test_scan_of_a_subnet_says_first_what_it_will_do(server: ModbusServer, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep is announced: how many addresses, which port, and that it only reads."""
-    arguments = ("scan", "modbus", "127.0.0.1/31", "--port", str(server.port), "--units", "1")
+    arguments = ("scan", "modbus", f"127.0.0.1/31:{server.port}", "--units", "1")
     code, out, err = hark(capsys, *arguments)
     assert code == 0
     assert err.startswith(f"127.0.0.1/31: asks 2 addresses for port {server.port}, then 1 unit ids wherever somebody")
@@ -302,7 +302,7 @@ ERRORS = [
         "hark scan: no broker at 127.0.0.1:{closed} (Connection refused). Check that the broker runs, its address and the "
         "login\n",
     ),
-    (["scan", "mqtt", "a:b"], 2, "Error: Invalid value: 'a:b': write the broker as host or host:port"),
+    (["scan", "mqtt", "a:b"], 2, "Error: Invalid value: 'a:b': write it as host or host:port"),
 ]
 
 
