@@ -1,21 +1,34 @@
 """TagBank: running statistics of every scalar channel of the process, in one matrix.
 
-One bank per process, never one per machine: a tick costs about the same twenty NumPy calls for one tag or a thousand.
+One bank per process, never one per machine: a block costs about the same thirty NumPy calls for one tag or a thousand.
 What never enters: a bad value, a NaN. What is never assumed: that samples come evenly, or at all.
+
+Fast for what is usual, right for the rest: a device's channels are neighbours, so its block is a slice of the state and
+NumPy works in place; they were last heard together, so one weight serves them all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.vocabulary import F32, F64, Mask
 from firmware_bridge.measurement import I32, U8, Quality
 
+Where = slice | NDArray[np.intp]  # which channels: neighbours in order, or any
+I64 = NDArray[np.int64]
+
+ALL = slice(None)
 NS_PER_S = 1e9
-FAST, SLOW = 0, 1  # rows of the two time constants
+LONGEST_GAP_S = 1e9
+NEVER_NS = -(1 << 62)  # before any monotonic clock began, and longer ago than any gap
+BAD = int(Quality.BAD)  # NumPy takes five times as long to compare with an enum
+FAST, SLOW, THERMAL = 0, 1, 2  # rows of the means; those before THERMAL have a variance as well
+TAU_THERMAL_S = 1800.0  # of a machine's mass; not of TagPlan: with another one, tag.thermal_level is another version
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +37,8 @@ class TagPlan:
 
     Attributes:
         tau_level_s, tau_slow_s: of the fast and the slow exponential mean (and the variance about each).
-        n_median: samples that the rolling median looks back on. n_rounds: a median is at most so many samples old.
+        n_median: samples that the rolling median looks back on; 0 for no medians.
+        n_rounds: a median is at most so many samples old.
         gap_s: after a longer silence a channel starts anew instead of bridging what nobody saw.
     """
 
@@ -35,93 +49,153 @@ class TagPlan:
     gap_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.tau_level_s < self.tau_slow_s and 1 <= self.n_rounds <= self.n_median and self.gap_s > 0):
-            raise ValueError(f"{self}: 0 < tau_level_s < tau_slow_s, 1 <= n_rounds <= n_median and gap_s > 0 must hold")
+        taus = 0 < self.tau_level_s < self.tau_slow_s
+        rounds = self.n_median == 0 or 1 <= self.n_rounds <= self.n_median
+        if not (taus and rounds and 0 < self.gap_s <= LONGEST_GAP_S):
+            raise ValueError(
+                f"{self}: 0 < tau_level_s < tau_slow_s, 1 <= n_rounds <= n_median (or n_median = 0) and "
+                f"0 < gap_s <= {LONGEST_GAP_S:g} must hold"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
     """How one statistic is read from the bank, and how long a channel must have been watched before it counts."""
 
-    read: Callable[[TagBank], F64]
+    read: Callable[[TagBank, Where], F64]
     least_watched_s: Callable[[TagPlan], float]
+
+
+class RollingMedian:
+    """Median of each channel's latest samples, renewed in turns: sorting all at every sample is what costs.
+
+    A channel's turn comes once in `n_rounds` of its own samples; while it is young, with every one.
+    """
+
+    def __init__(self, n_channels: int, n_samples: int, n_rounds: int) -> None:
+        self.n_samples, self.n_rounds = n_samples, n_rounds
+        self.median = np.full(n_channels, np.nan)
+        self._ring = np.full((n_channels, n_samples), np.nan, np.float32)
+        self._n_seen = np.zeros(n_channels, np.intp)
+
+    def forget(self, channels: NDArray[np.intp]) -> None:
+        """Begin anew."""
+        self._ring[channels] = np.nan
+        self._n_seen[channels] = 0
+
+    def add(self, channels: NDArray[np.intp], values: F32) -> None:
+        """One sample of each of these channels, each at most once."""
+        n_seen = self._n_seen[channels]
+        self._ring[channels, n_seen % self.n_samples] = values
+        self._n_seen[channels] = n_seen + 1
+        turn = channels[(n_seen < self.n_rounds) | ((n_seen + channels) % self.n_rounds == 0)]
+        if turn.size:
+            self._renew(turn)
+
+    def _renew(self, channels: NDArray[np.intp]) -> None:
+        ordered = self._ring[channels]
+        ordered.sort(axis=1)  # NaN, the places not yet filled, to the end
+        n_filled = np.minimum(self._n_seen[channels], self.n_samples)
+        row = np.arange(channels.size)
+        below, above = ordered[row, (n_filled - 1) // 2], ordered[row, n_filled // 2]
+        self.median[channels] = np.add(below, above, dtype=np.float64) / 2
 
 
 class TagBank:
     """State of `n_channels` channels; `update` takes what one poll brought, every other method only looks.
 
-    Arrays it gives out are copies or computed; shape (n_channels,) in the order of the process's channel table.
+    Arrays it gives out are copies or computed, in the order of the process's channel table: of all channels, or of those
+    that `where` names.
     """
 
     def __init__(self, n_channels: int, plan: TagPlan = TagPlan()) -> None:
+        taus_s = np.array([[plan.tau_level_s], [plan.tau_slow_s], [TAU_THERMAL_S]])
         self.plan = plan
         self.rejected = 0  # values that were bad or no number
-        self._tau_s = np.array([[plan.tau_level_s], [plan.tau_slow_s]])
-        self._mean = np.zeros((2, n_channels))
-        self._variance = np.zeros((2, n_channels))
-        self._ring = np.full((n_channels, plan.n_median), np.nan, np.float32)
-        self._median = np.full(n_channels, np.nan)
-        self._count = np.zeros(n_channels, np.int64)  # good values since the channel last started
+        self._rate_per_ns = -1 / (taus_s * NS_PER_S)
+        self._gap_ns = round(plan.gap_s * NS_PER_S)
+        self._mean = np.zeros((len(taus_s), n_channels))
+        self._variance = np.zeros((THERMAL, n_channels))
         self._bits = np.zeros(n_channels, np.int32)
-        self._quality = np.full(n_channels, Quality.BAD, np.uint8)
-        self._good_ns = np.zeros(n_channels, np.int64)
+        self._quality = np.full(n_channels, BAD, np.uint8)
+        self._good_ns = np.full(n_channels, NEVER_NS)
         self._changed_ns = self._good_ns.copy()
         self._since_ns = self._good_ns.copy()
+        self._medians = RollingMedian(n_channels, plan.n_median, plan.n_rounds)
+        self._order = np.arange(n_channels, dtype=np.int32)
+        self._indices = np.arange(n_channels)
 
     def update(self, channels: I32, values: F32, quality: U8, monotonic_ns: int) -> None:
-        """Take in one block.
+        """Take in one block. What it does to a channel does not depend on which others are in the block.
 
         Args:
             channels: shape (n,), indices, each at most once. values: shape (n,). quality: shape (n,), `Quality`.
             monotonic_ns: when it was read; the same or an earlier time than before moves no mean.
         """
-        usable = (quality < Quality.BAD) & np.isfinite(values)
-        self._quality[channels] = np.where(usable, quality, np.maximum(quality, Quality.BAD))
-        if not usable.all():
-            self.rejected += int(usable.size - usable.sum())
-            channels, values = channels[usable], values[usable]
+        usable = np.isfinite(values) & (quality < BAD)
+        n_rejected = usable.size - int(np.count_nonzero(usable))
+        if n_rejected:
+            self.rejected += n_rejected
+            self._quality[channels[~usable]] = np.maximum(quality[~usable], BAD)
+            channels, values, quality = channels[usable], values[usable], quality[usable]
         if not channels.size:
             return
-        elapsed_s = (monotonic_ns - self._good_ns[channels]) / NS_PER_S
-        anew = (self._count[channels] == 0) | (elapsed_s > self.plan.gap_s)
-        self._move_means(channels, values, np.where(anew, np.inf, np.maximum(elapsed_s, 0.0)))
-        self._move_clocks(channels, values, anew, monotonic_ns)
-        self._move_medians(channels, values, anew)
+        where = self._where(channels)
+        self._quality[where] = quality
+        elapsed_ns = self._elapsed_ns(where, values, monotonic_ns)
+        self._move_moments(where, values, elapsed_ns)
+        self._move_clocks(where, values, elapsed_ns)
+        if self.plan.n_median:
+            self._medians.add(self._indices[where], values)
 
-    def _move_means(self, channels: I32, values: F32, elapsed_s: F64) -> None:
-        """Exponential mean and variance, weight 1 - exp(-dt/tau): an infinite dt forgets all and starts at the value.
+    def _where(self, channels: I32) -> Where:
+        """A slice, if it says the same: NumPy then works on the state itself, without a copy there and back."""
+        first = int(channels[0])
+        neighbours = slice(first, first + channels.size)
+        same = self._order[neighbours].tobytes() == channels.tobytes()  # a fourth of what np.array_equal costs
+        return neighbours if same else channels.astype(np.intp)
+
+    def _elapsed_ns(self, where: Where, values: F32, monotonic_ns: int) -> int | I64:
+        """Since the last good value, never negative: one number for a block whose channels were last heard together.
+
+        A channel's first value, or the first after a gap, is all that is known of it: it starts there.
+        """
+        good_ns = self._good_ns[where]
+        common_ns = monotonic_ns - int(good_ns[0])
+        if common_ns <= self._gap_ns and np.count_nonzero(good_ns == good_ns[0]) == good_ns.size:
+            return max(common_ns, 0)
+        elapsed_ns: I64 = monotonic_ns - good_ns
+        anew = elapsed_ns > self._gap_ns
+        if np.count_nonzero(anew):
+            self._start(self._indices[where][anew], values[anew], monotonic_ns)
+            elapsed_ns[anew] = 0
+        return np.maximum(elapsed_ns, 0)
+
+    def _start(self, channels: NDArray[np.intp], values: F32, monotonic_ns: int) -> None:
+        self._mean[:, channels] = values
+        self._variance[:, channels] = 0
+        self._good_ns[channels] = self._changed_ns[channels] = self._since_ns[channels] = monotonic_ns
+        self._medians.forget(channels)
+
+    def _move_moments(self, where: Where, values: F32, elapsed_ns: int | I64) -> None:
+        """Exponential means, and variances about the first two of them; the weight of a step is 1 - exp(-dt/tau).
 
         Source: West 1979 (update of mean and variance), with the weight of an uneven step.
         """
-        weight = -np.expm1(-elapsed_s / self._tau_s)
-        mean = self._mean[:, channels]
+        weight = -np.expm1(elapsed_ns * self._rate_per_ns)
+        mean, variance = self._mean[:, where], self._variance[:, where]
         difference = values - mean
         step = weight * difference
-        self._mean[:, channels] = mean + step
-        self._variance[:, channels] = (1 - weight) * (self._variance[:, channels] + difference * step)
+        mean += step
+        variance += difference[:THERMAL] * step[:THERMAL]
+        variance *= 1 - weight[:THERMAL]
+        self._mean[:, where], self._variance[:, where] = mean, variance  # a slice is there already, which NumPy sees
 
-    def _move_clocks(self, channels: I32, values: F32, anew: Mask, monotonic_ns: int) -> None:
-        bits = np.ascontiguousarray(values, np.float32).view(np.int32)
-        changed = anew | (bits != self._bits[channels])
-        self._bits[channels] = bits
-        self._changed_ns[channels[changed]] = monotonic_ns
-        self._since_ns[channels[anew]] = monotonic_ns
-        self._good_ns[channels] = np.maximum(self._good_ns[channels], monotonic_ns)
-
-    def _move_medians(self, channels: I32, values: F32, anew: Mask) -> None:
-        """Each channel's turn comes once in `n_rounds` of its own samples; while it is young, with every one."""
-        if anew.any():
-            self._ring[channels[anew]] = np.nan
-            self._count[channels[anew]] = 0
-        count = self._count[channels]
-        self._ring[channels, count % self.plan.n_median] = values
-        self._count[channels] = count + 1
-        turn = channels[(count < self.plan.n_rounds) | ((count + channels) % self.plan.n_rounds == 0)]
-        if turn.size:
-            ordered = np.sort(self._ring[turn], axis=1)  # NaN, the places not yet filled, sort to the end
-            filled = np.minimum(self._count[turn], self.plan.n_median)
-            row = np.arange(turn.size)
-            self._median[turn] = (ordered[row, (filled - 1) // 2] + ordered[row, filled // 2]) / 2
+    def _move_clocks(self, where: Where, values: F32, elapsed_ns: int | I64) -> None:
+        good_ns, changed_ns, bits = self._good_ns[where], self._changed_ns[where], values.view(np.int32)
+        good_ns += elapsed_ns
+        np.copyto(changed_ns, good_ns, where=bits != self._bits[where])
+        self._good_ns[where], self._changed_ns[where], self._bits[where] = good_ns, changed_ns, bits
 
     def quality(self) -> U8:
         """The `Quality` last heard of each channel, good or bad; BAD before anything was."""
@@ -130,59 +204,63 @@ class TagBank:
     def latest(self, channel: int) -> float | None:
         """The value last heard of one channel; None where that was bad, or nothing was heard."""
         value = float(self._bits[channel : channel + 1].view(np.float32)[0])
-        return value if self._quality[channel] < Quality.BAD and self._count[channel] else None
+        return value if self._quality[channel] < BAD else None
 
-    def level(self) -> F64:
+    def level(self, where: Where = ALL) -> F64:
         """Exponential mean over `tau_level_s`."""
-        level: F64 = self._mean[FAST].copy()
+        level: F64 = self._mean[FAST, where].copy()
         return level
 
-    def slow_level(self) -> F64:
+    def slow_level(self, where: Where = ALL) -> F64:
         """Exponential mean over `tau_slow_s`."""
-        level: F64 = self._mean[SLOW].copy()
+        level: F64 = self._mean[SLOW, where].copy()
         return level
 
-    def std(self) -> F64:
+    def thermal_level(self, where: Where = ALL) -> F64:
+        """Exponential mean over `TAU_THERMAL_S`: what the temperature of a machine's mass follows."""
+        level: F64 = self._mean[THERMAL, where].copy()
+        return level
+
+    def std(self, where: Where = ALL) -> F64:
         """Standard deviation about `level`."""
-        std: F64 = np.sqrt(self._variance[FAST])
+        std: F64 = np.sqrt(self._variance[FAST, where])
         return std
 
-    def slope_per_s(self) -> F64:
+    def slope_per_s(self, where: Where = ALL) -> F64:
         """Per second; exact for a ramp, because a ramp lags each mean by that mean's tau."""
-        slope: F64 = (self._mean[FAST] - self._mean[SLOW]) / (self.plan.tau_slow_s - self.plan.tau_level_s)
+        apart = self._mean[FAST, where] - self._mean[SLOW, where]
+        slope: F64 = apart / (self.plan.tau_slow_s - self.plan.tau_level_s)
         return slope
 
-    def deviation(self) -> F64:
+    def deviation(self, where: Where = ALL) -> F64:
         """Level against slow level in slow standard deviations; NaN where nothing has ever varied."""
-        slow_std = np.sqrt(self._variance[SLOW])
-        apart = self._mean[FAST] - self._mean[SLOW]
+        slow_std = np.sqrt(self._variance[SLOW, where])
+        apart = self._mean[FAST, where] - self._mean[SLOW, where]
         deviation: F64 = np.divide(apart, slow_std, out=np.full_like(apart, np.nan), where=slow_std > 0)
         return deviation
 
-    def median(self) -> F64:
+    def median(self, where: Where = ALL) -> F64:
         """Median of up to `n_median` latest samples, at most `n_rounds` samples old."""
-        return self._median.copy()
+        median: F64 = self._medians.median[where].copy()
+        return median
 
     def read(self, statistic: str, channel: int, monotonic_ns: int) -> tuple[float, bool]:
         """One statistic ("tag.level") of one channel, and whether it may be used: watched long enough, not silent."""
-        return self.read_all(statistic, np.array([channel], np.int32), monotonic_ns)[0]
+        known, where = STATISTICS[statistic], slice(channel, channel + 1)
+        value = float(known.read(self, where)[0])
+        watched = bool(self.watched(known.least_watched_s(self.plan), monotonic_ns, where)[0])
+        return value, watched and math.isfinite(value)
 
-    def read_all(self, statistic: str, channels: I32, monotonic_ns: int) -> list[tuple[float, bool]]:
-        """As `read`, of several channels at once."""
-        known = STATISTICS[statistic]
-        values = known.read(self)[channels]
-        usable = self.watched(known.least_watched_s(self.plan), monotonic_ns)[channels] & np.isfinite(values)
-        return list(zip(values.tolist(), usable.tolist(), strict=True))
-
-    def watched(self, least_s: float, monotonic_ns: int) -> Mask:
+    def watched(self, least_s: float, monotonic_ns: int, where: Where = ALL) -> Mask:
         """Which channels have been watched without a gap for `least_s` and are not silent now."""
-        long_enough = self._good_ns - self._since_ns >= least_s * NS_PER_S
-        mask: Mask = (self._count > 0) & long_enough & (self.silent_s(monotonic_ns) <= self.plan.gap_s)
+        long_enough = self._good_ns[where] - self._since_ns[where] >= least_s * NS_PER_S
+        mask: Mask = long_enough & (self.silent_s(monotonic_ns, where) <= self.plan.gap_s)
         return mask
 
-    def silent_s(self, monotonic_ns: int) -> F64:
+    def silent_s(self, monotonic_ns: int, where: Where = ALL) -> F64:
         """Time since the last usable value; infinite where there has been none."""
-        silent: F64 = np.where(self._count > 0, (monotonic_ns - self._good_ns) / NS_PER_S, np.inf)
+        good_ns = self._good_ns[where]
+        silent: F64 = np.where(good_ns > NEVER_NS, (monotonic_ns - good_ns) / NS_PER_S, np.inf)
         return silent
 
     def unchanged_s(self) -> F64:
@@ -198,6 +276,7 @@ STATISTICS: dict[str, Statistic] = {
     "tag.median": Statistic(TagBank.median, lambda plan: 0.0),
     "tag.std": Statistic(TagBank.std, lambda plan: 2 * plan.tau_level_s),
     "tag.slow_level": Statistic(TagBank.slow_level, lambda plan: plan.tau_slow_s),
+    "tag.thermal_level": Statistic(TagBank.thermal_level, lambda plan: TAU_THERMAL_S),
     "tag.slope": Statistic(TagBank.slope_per_s, lambda plan: 2 * plan.tau_slow_s),
     "tag.deviation": Statistic(TagBank.deviation, lambda plan: 2 * plan.tau_slow_s),
 }

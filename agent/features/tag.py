@@ -28,6 +28,14 @@ SLOW_LEVEL = Feature(
     words="slow level",
     source="as tag.level, with the slow time constant",
 )
+THERMAL_LEVEL = Feature(
+    id="tag.thermal_level",
+    version=1,
+    transform="linear",
+    kind="tag",
+    words="level as a machine's mass feels it",
+    source="as tag.level, with half an hour: what a body of that time constant has followed",
+)
 MEDIAN = Feature(
     id="tag.median",
     version=1,

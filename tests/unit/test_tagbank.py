@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agent.tagbank import STATISTICS, TagBank, TagPlan
+from agent.tagbank import STATISTICS, TAU_THERMAL_S, TagBank, TagPlan
+from agent.tagbank_benchmark import tagbank_over_bare
 from firmware_bridge.measurement import Quality
 
 S = 1_000_000_000
@@ -27,6 +28,7 @@ def test_the_level_of_a_step_is_its_closed_form_whatever_the_sampling():
         feed(bank, [0.0, *np.ones(len(at_s))], [0.0, *at_s])
         assert bank.level()[0] == pytest.approx(1 - np.exp(-2.0), rel=1e-9)
         assert bank.slow_level()[0] == pytest.approx(1 - np.exp(-0.2), rel=1e-9)
+        assert bank.thermal_level()[0] == pytest.approx(1 - np.exp(-20 / TAU_THERMAL_S), rel=1e-9)
 
 
 def test_the_slope_of_a_ramp_is_exact():
@@ -152,7 +154,39 @@ def test_channels_do_not_know_each_other():
         np.testing.assert_array_equal(statistic.read(together), statistic.read(apart), err_msg=name)
 
 
-def test_a_plan_that_cannot_work_is_refused():
-    """The slow mean must be slower than the fast one."""
+def test_one_channel_is_read_as_all_are():
+    """A machine reads its own columns one by one; what others hear must not show in them."""
+    rng = np.random.default_rng(5)
+    bank = TagBank(4, PLAN)
+    for second in range(300):
+        values = rng.standard_normal(4).astype(np.float32)
+        bank.update(np.arange(4, dtype=np.int32), values, np.zeros(4, np.uint8), 7 * second * S)
+    for name, statistic in STATISTICS.items():
+        assert [bank.read(name, channel, 7 * 300 * S) for channel in range(4)] == [
+            (value, True) for value in statistic.read(bank, slice(None))
+        ]
+
+
+def test_a_bank_without_medians_has_everything_else():
+    """Nothing is sorted, and a median is told to be absent rather than wrong."""
+    bank = TagBank(1, TagPlan(n_median=0))
+    feed(bank, np.arange(100.0), np.arange(100.0))
+    assert bank.read("tag.level", 0, 99 * S)[1] is True
+    assert bank.read("tag.median", 0, 99 * S)[1] is False
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tau_level_s": 10.0, "tau_slow_s": 10.0}, {"n_median": 8, "n_rounds": 9}, {"n_median": -1}, {"gap_s": np.inf}],
+)
+def test_a_plan_that_cannot_work_is_refused(wrong):
+    """The slow mean must be slower than the fast one, a median younger than its samples, a gap shorter than never."""
     with pytest.raises(ValueError, match="tau_level_s < tau_slow_s"):
-        TagPlan(tau_level_s=10.0, tau_slow_s=10.0)
+        TagPlan(**wrong)
+
+
+def test_the_benchmark_measures_the_bank_with_and_without_medians():
+    """Medians cost something, and a bank more than bare arithmetic; how much is what `make bench` asserts."""
+    told = tagbank_over_bare(0.05)
+    assert 1 < told["tagbank_over_bare"] < told["tagbank_median_over_bare"]
+    assert 0 < told["tagbank_ns_per_tag"] < told["tagbank_median_ns_per_tag"]
