@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from agent.features import FeatureSet, Nameplate, feature_set_of
-from agent.features.bearings import bearing_orders
+from agent.features import DataPlate, FeatureSet, Nameplate, feature_set_of
+from agent.features.bearings import BearingOrders, bearing_orders, own_orders
 from agent.machine import MachineProfile, StateRule, load_machine_profile
 from firmware_bridge.broker import BrokerKeys, Place
 from firmware_bridge.checked import Table, key_line, load, read_tree
@@ -104,13 +104,14 @@ class MachineSection(Table, frozen=True):
     places: dict[str, str] = {}
     rated_speed_rpm: Annotated[float, Meta(gt=0)] | None = None
     line_frequency_hz: Annotated[float, Meta(gt=0)] = 50.0
-    bearings: dict[str, str] = {}
+    bearings: dict[str, Any] = {}  # a designation, or own numbers: features/bearings.py checks them
     vanes: Annotated[int, Meta(ge=1)] | None = None
     assume_running: bool = False
     learn_windows: Annotated[int, Meta(ge=10, description="healthy windows that make a baseline")] = 200
     decide_every_s: Annotated[float, Meta(gt=0, description="decisions of a machine without bursts")] = 10.0
     starting_s: Annotated[float, Meta(ge=0)] | None = None
     bundle: str | None = None
+    nameplate: DataPlate = DataPlate()
 
 
 class SiteConfig(Table, frozen=True):
@@ -267,10 +268,21 @@ def _check_names(tree: Mapping[str, Any], config_dir: Path, check: _Check) -> No
         if isinstance(kind := machine.get("type"), str) and kind not in types:
             check.add(f"{key}.type", _unknown(kind, types), kind)
         bearings = machine.get("bearings")
-        for place, designation in bearings.items() if isinstance(bearings, Mapping) else ():
-            if isinstance(designation, str):
-                with check.at(f"{key}.bearings.{place}", designation):
-                    bearing_orders(config_dir, designation)
+        for place, bearing in bearings.items() if isinstance(bearings, Mapping) else ():
+            _orders_of(bearing, config_dir, check, f"{key}.bearings.{place}")
+
+
+def _orders_of(bearing: object, config_dir: Path, check: _Check, key: str) -> BearingOrders | None:
+    """The orders of a site's bearing: the user's own numbers, or the table's by designation; None where either is wrong."""
+    if isinstance(bearing, str):
+        with check.at(key, bearing):
+            return bearing_orders(config_dir, bearing)
+        return None
+    try:
+        return own_orders(bearing)
+    except ValueError as error:
+        check.add(key, str(error))
+        return None
 
 
 def _check_endpoints(tree: Mapping[str, Any], check: _Check) -> None:
@@ -319,14 +331,15 @@ def _machine(
             )
         roles[role] = index
     orders = None
-    for place, designation in spec.bearings.items():
+    for place, bearing in spec.bearings.items():
         if not check.found_in(f"{key}.bearings.{place}"):
-            orders = orders or bearing_orders(root / "config", designation)
+            orders = orders or _orders_of(bearing, root / "config", check, f"{key}.bearings.{place}")
     nameplate = Nameplate(
         rated_speed_rpm=spec.rated_speed_rpm or float("nan"),
         bearing=orders,
         n_vanes=spec.vanes,
         line_frequency_hz=spec.line_frequency_hz,
+        data=spec.nameplate,
     )
     bundle_dir = (
         root / "models" / profile.bundle if spec.bundle is None else (check.path.parent / spec.bundle).resolve()

@@ -21,7 +21,7 @@ from agent.config import DecisionSection, Machine
 from agent.decision.alarm import Condition
 from agent.decision.threshold import Change, ConditionTracker, LimitChange, LimitWatch, probability_per_decision
 from agent.diagnosis import Diagnosis
-from agent.features import Cores
+from agent.features import ABSENT, Cores
 from agent.inference.bundle import Bundle
 from agent.machine import Limit
 from agent.state import StateTracker
@@ -106,10 +106,10 @@ class MachineWatch:
             machine.state_rule, machine.nameplate.rated_speed_rpm, assume_running=machine.spec.assume_running
         )
         self._cores = Cores(features.plan_at)
-        self._tag_columns = [
-            (name, column.feature, machine.roles[column.channel])
-            for name, column in zip(features.names, features.columns, strict=True)
-            if column.channel in machine.roles
+        self._tag_statistics = [
+            (name, statistic, machine.roles[channel])
+            for name, (channel, statistic) in features.statistics.items()
+            if channel in machine.roles
         ]
         self._windows: deque[Window] = deque(maxlen=N_WINDOWS_KEPT)
         self._smoothed: F32 | None = None
@@ -365,11 +365,15 @@ class MachineWatch:
         return {role: value for role, value in good.items() if value is not None}
 
     def _statistics(self, tags: TagBank, muted: frozenset[str], monotonic_ns: int) -> dict[str, tuple[float, bool]]:
-        """The tag columns' values by column name; a muted sensor's are absent."""
+        """What the columns read of the machine's channels, by name; a muted sensor's are not usable.
+
+        A channel that has said nothing yet is left out: many devices list registers that they do not support.
+        """
+        heard = np.isfinite(tags.silent_s(monotonic_ns))
         return {
-            name: tags.read(statistic, index, monotonic_ns)
-            for name, statistic, index in self._tag_columns
-            if self._sensor_of[index] not in muted
+            name: ABSENT if self._sensor_of[index] in muted else tags.read(statistic, index, monotonic_ns)
+            for name, statistic, index in self._tag_statistics
+            if heard[index] or self._sensor_of[index] in muted
         }
 
     def _normals(self) -> dict[str, float]:
@@ -378,7 +382,7 @@ class MachineWatch:
             return {}
         columns = zip(self.machine.features.columns, baseline.normal.tolist(), strict=True)
         return {
-            column.channel: normal for column, normal in columns if column.channel != "burst" and math.isfinite(normal)
+            column.quantity: normal for column, normal in columns if column.channel != "burst" and math.isfinite(normal)
         }
 
     def hold(self, condition: str, onset_utc_ns: int, cause: str) -> None:

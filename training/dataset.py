@@ -18,19 +18,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.features import Cores, FeatureSet, Nameplate
+from agent.features import Cores, DataPlate, FeatureSet, Nameplate
 from agent.features.bearings import bearing_orders
 from agent.vocabulary import OperatingPoint, Window
 from firmware_bridge.errors import HarkError
 from simulator.faults import FAULTS
 from simulator.fleet import BURST_PLACE, VirtualMachine
+from simulator.machine_set import SetParameters
 
 F32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-STEADY_TAGS = ("tag.level", "tag.slow_level", "tag.median")  # what a single moment of a steady machine tells
+STEADY_TAGS = ("tag.level", "tag.slow_level", "tag.thermal_level", "tag.median")  # what a single moment of a steady machine tells
 BEARINGS = {"motor": "6308", "pump": "6309"}
 SEVERITIES = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.0)
+N_CURVE_POINTS = 8  # what a site file takes
 STANDING_ENDS = ("normal", "rtn_unacknowledged")
 
 
@@ -96,13 +98,17 @@ class Simulated:
         self._machine = VirtualMachine(
             kind, seed, sample_rate_hz=features.sample_rate_hz or 25_600.0, n_samples=features.n_samples or 25_600
         )
-        rated = self._machine.parameters.motor.rated_speed_rpm
-        self._nameplate = Nameplate(rated, 50.0, 6 if kind == "pump" else None, bearing_orders(config, BEARINGS[kind]))
+        parameters = self._machine.parameters
+        self._nameplate = Nameplate(
+            parameters.motor.rated_speed_rpm,
+            50.0,
+            6 if kind == "pump" else None,
+            bearing_orders(config, BEARINGS[kind]),
+            plate_of(parameters),
+        )
         self._cores = Cores(features.plan_at)
         self._steady = [
-            (name, column.channel)
-            for name, column in zip(features.names, features.columns, strict=True)
-            if column.feature in STEADY_TAGS
+            (name, channel) for name, (channel, statistic) in features.statistics.items() if statistic in STEADY_TAGS
         ]
 
     def windows(self, moments: Iterable[int], faults: Mapping[str, float] | None = None) -> Windows:
@@ -121,6 +127,30 @@ class Simulated:
         window = Window(self.name, "sim", ("x", "y", "z"), samples, rate_hz, moment, 0, 0, point)
         tags = {name: (scalars[channel], True) for name, channel in self._steady if channel in scalars}
         return self._features.compute(window, tags, self._nameplate, self._cores)
+
+
+def plate_of(parameters: SetParameters) -> DataPlate:
+    """What stands on the plates and in the data sheets of a simulated set: its own curves, up to 1.4 times best flow."""
+    motor, pump = parameters.motor, parameters.pump
+    flows_m3_h = [pump.best_flow_m3_h * at / (N_CURVE_POINTS - 1) * 1.4 for at in range(N_CURVE_POINTS)]
+    relative = [flow / pump.best_flow_m3_h - 1.0 for flow in flows_m3_h]
+    losses_kw = motor.fixed_loss_kw + motor.load_loss_kw
+    return DataPlate(
+        rated_power_kw=motor.rated_power_kw,
+        rated_voltage_v=math.sqrt(3.0) * motor.supply_voltage_v,
+        rated_current_a=motor.rated_current_a,
+        rated_power_factor_ratio=motor.rated_power_factor_ratio,
+        rated_efficiency_ratio=motor.drive_efficiency_ratio * motor.rated_power_kw / (motor.rated_power_kw + losses_kw),
+        n_poles=motor.n_poles,
+        rated_rise_k=motor.bearing_rise_k,
+        no_load_rise_k=motor.bearing_rise_k * (0.4 * motor.fixed_loss_kw / losses_kw + 0.6),
+        head_curve=tuple((flow, pump.shutoff_head_m - pump.head_slope * flow**2) for flow in flows_m3_h),
+        efficiency_curve=tuple(
+            (flow, pump.best_efficiency_ratio * (1.0 - beside**2))
+            for flow, beside in zip(flows_m3_h, relative, strict=True)
+        ),
+        npsh3_curve=tuple((flow, pump.npsh3_at_zero_m + pump.npsh3_slope * flow**2) for flow in flows_m3_h),
+    )
 
 
 def simulated_faults(kind: str) -> tuple[str, ...]:

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from agent.baseline import Baseline, reference_floor, reference_score
 from agent.decision.threshold import Tail, fit_tail, probability_per_decision
-from agent.features import FeatureSet, feature_set_of
+from agent.features import FeatureSet, Nameplate, feature_set_of
+from agent.features.bearings import BearingOrders
 from agent.inference.bundle import FORMAT, Manifest, Metric, Provenance, Shapes, StateBaseline
-from agent.inference.golden import golden_features, manifest_columns
+from agent.inference.golden import golden_features, manifest_columns, nameplate_numbers
 from agent.machine import MachineProfile, load_machine_profile
 from firmware_bridge.registry import module_named
+from simulator.machine_set import SetParameters
 from training import families
 from training.dataset import (
     SEVERITIES,
@@ -32,6 +34,7 @@ from training.dataset import (
     TrainingRefused,
     Windows,
     collected,
+    plate_of,
     simulated_faults,
     simulated_version,
     sources_sha256,
@@ -48,6 +51,19 @@ SIMULATED_EPOCH_UTC = "2026-01-01T00:00:00Z"
 MIN_LEARN_WINDOWS = 20  # of one machine in one state, before a baseline is believed
 MIN_TAIL_SCORES = 20
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "onnx", "flatbuffers")
+# The example machine running: what golden quantities are computed from, by channel. 7.5 kW, 80 m3/h at 20 m.
+RUNNING = {
+    "voltage_l1_l2_v": 400.0, "voltage_l2_l3_v": 398.0, "voltage_l3_l1_v": 403.0,
+    "voltage_l1_v": 230.0, "voltage_l2_v": 231.0, "voltage_l3_v": 232.0,
+    "current_l1_a": 12.0, "current_l2_a": 11.6, "current_l3_a": 13.0, "motor_current_a": 12.2,
+    "active_power_kw": 6.35, "motor_shaft_power_kw": 5.74, "power_factor_ratio": 0.79,
+    "line_frequency_hz": 50.02, "output_frequency_hz": 50.0, "shaft_speed_rpm": 1468.0,
+    "suction_pressure_bar": 0.25, "discharge_pressure_bar": 2.21, "differential_pressure_bar": 1.96,
+    "flow_m3_h": 80.0, "flow_l_min": 1333.0,
+    "liquid_temperature_degc": 20.0, "medium_temperature_degc": 20.0, "suction_temperature_degc": 20.0,
+    "temperature_degc": 46.0, "ambient_temperature_degc": 22.0,
+    "bearing_de_temperature_degc": 52.0, "bearing_nde_temperature_degc": 47.0,
+}  # fmt: skip
 CODE = ("training", "agent/features", "agent/baseline.py", "agent/decision/threshold.py", "agent/inference")
 
 
@@ -380,12 +396,11 @@ def golden_sources(kind: Kind) -> tuple[GoldenSource, ...]:
     """Raw golden windows for any profile: tones, hiss and impacts with a period, drawn from a seed of their own."""
     features = kind.features
     tags = {
-        name: 1.5 + 0.25 * at
-        for at, (name, column) in enumerate(zip(features.names, features.columns, strict=True))
-        if column.channel != "burst"
+        name: RUNNING.get(channel, 1.5 + 0.25 * at)
+        for at, (name, (channel, _)) in enumerate(features.statistics.items())
     }
-    nameplate = {"rated_speed_rpm": 1460.0, "line_frequency_hz": 50.0, "n_vanes": 6.0}
-    nameplate |= {"bpfo": 3.05, "bpfi": 4.95, "bsf": 1.99, "ftf": 0.382}
+    orders = BearingOrders(bpfo=3.05, bpfi=4.95, bsf=1.99, ftf=0.382)
+    nameplate = nameplate_numbers(Nameplate(1460.0, 50.0, 6, orders, plate_of(SetParameters())))
     point = {"shaft_speed_rpm": 1470.0, "line_frequency_hz": 50.0, "active_power_kw": 5.5}
     if not features.n_samples:
         return (GoldenSource((), np.zeros((1, 1), np.int16), 1.0, 1, 1.0, tags, nameplate, point),)

@@ -20,6 +20,7 @@ from msgspec import Meta
 from agent.decision.alarm import clear_cause
 from agent.decision.sensorwatch import SensorChange
 from agent.decision.threshold import LimitChange
+from agent.features.bearings import designation_of
 from agent.vocabulary import F64, Cause, Evidence, Explanation, FeatureVector, OperatingPoint, Score, Severity
 from agent.words import Words
 from firmware_bridge.checked import Table, load
@@ -343,8 +344,11 @@ class Diagnosis:
         transforms = [column.transform for column in columns]
         return View(
             names=machine.features.names,
-            words=[self._words.column(column.name, _band_hz(machine, column.name)) for column in columns],
-            units=[printed_unit(column.feature if column.channel == "burst" else column.channel) for column in columns],
+            words=[
+                self._words.column(column.name, feature.words, _band_hz(machine, column.name))
+                for column, feature in zip(columns, machine.features.features, strict=True)
+            ],
+            units=[printed_unit(column.quantity) for column in columns],
             values=np.asarray(vector.values, np.float64),
             normals=np.asarray(baseline.normal, np.float64),
             limits=limits_of(score, baseline.location, baseline.scale, transforms),
@@ -369,9 +373,9 @@ def limits_of(score: Score, location: F64, scale: F64, transforms: Sequence[str]
 def parts_of(machine: Machine) -> dict[str, str]:
     """The machine's own parts in words: its first bearing and where its burst sensor sits."""
     parts = {"point": machine.profile.point_name}
-    for place, designation in machine.spec.bearings.items():
+    for place, bearing in machine.spec.bearings.items():
         parts["bearing_short"] = f"{place.upper()} bearing"
-        parts["bearing"] = f"{place.upper()} bearing {designation}"
+        parts["bearing"] = f"{place.upper()} bearing {designation_of(bearing)}".rstrip()
         break
     return parts
 

@@ -20,8 +20,9 @@ from functools import cache, cached_property
 import numpy as np
 
 import agent.features as package
-from agent.features.core import Core, Cores
-from agent.features.feature import ROWS, Column, Feature, Nameplate, Plan
+from agent.features.core import Core, Cores, Measured
+from agent.features.feature import ROWS, Column, Feature, Plan, in_line_order
+from agent.features.nameplate import DataPlate, Nameplate
 from agent.machine import ColumnSpec, MachineProfile
 from agent.tagbank import TagPlan
 from agent.vocabulary import F32, F64, Mask, OperatingPoint, Window
@@ -29,9 +30,11 @@ from firmware_bridge.errors import ConfigError, Problem
 from firmware_bridge.registry import module_named, names_in
 
 __all__ = [
+    "ABSENT",
     "Column",
     "Core",
     "Cores",
+    "DataPlate",
     "Feature",
     "FeatureSet",
     "Nameplate",
@@ -43,6 +46,7 @@ __all__ = [
 
 RATE_TOLERANCE = 0.06  # MEMS sensors run up to 5 % beside their nominal rate
 ABSENT = (float("nan"), False)
+FLAT = 1e-5  # of the mean: a row that never moves is its mean but for rounding; 10 ug under 1 g is less than any sensor's noise
 LEAST_BAND_BINS = 4  # a band narrower than a Hann line holds nothing of its own
 
 
@@ -90,12 +94,19 @@ class FeatureSet:
         return tuple(self._words(column, feature) for column, feature in zip(self.columns, self.features, strict=True))
 
     def _words(self, column: Column, feature: Feature) -> str:
-        if column.channel != "burst":
+        if feature.kind == "tag":
             return f"{column.channel}, {feature.words}"
         if "band" in feature.parameters:
             low_hz, high_hz = self.bands_hz[int(column.parameter("band"))]
-            return f"{feature.words} ({low_hz:g} to {high_hz:g} Hz)"
+            return feature.words.format(low=f"{low_hz:g}", high=f"{high_hz:g}")
         return feature.words
+
+    @cached_property
+    def statistics(self) -> dict[str, tuple[str, str]]:
+        """What `compute` reads of the channels: "flow_m3_h:tag.level" -> ("flow_m3_h", "tag.level")."""
+        names = [self.names[at] for at in self._tag_columns]
+        names += [name for at in self._quantity_columns for name in self.features[at].statistics]
+        return {name: (channel, statistic) for name in names for channel, _, statistic in [name.partition(":")]}
 
     def plan_at(self, sample_rate_hz: float) -> Plan:
         """The plan of the burst columns at a sensor's true sample rate."""
@@ -105,8 +116,13 @@ class FeatureSet:
         return Plan(sample_rate_hz, self.n_samples, *bands, columns, features)
 
     def lines_hz(self, nameplate: Nameplate, point: OperatingPoint) -> F64:
-        """Shape (n_columns,): where each column's line stands now; NaN where it has none or that is not known."""
-        return np.array([f.line_hz(nameplate, point) if f.line_hz else np.nan for f in self.features])
+        """Shape (n_columns,): where each column's (first) line stands now; NaN where it has none or that is not known."""
+        firsts = [f.lines_hz(nameplate, point)[0] if f.n_lines else np.nan for f in self.features]
+        return np.array(firsts)
+
+    def all_lines_hz(self, nameplate: Nameplate, point: OperatingPoint) -> F64:
+        """Shape (n_lines,): every line of every burst column, as a core of `plan_at` wants them."""
+        return np.array([line for f in self._line_features for line in f.lines_hz(nameplate, point)])
 
     def compute(
         self, window: Window | None, tags: Mapping[str, tuple[float, bool]], nameplate: Nameplate, cores: Cores
@@ -114,7 +130,8 @@ class FeatureSet:
         """One machine's vector at one instant.
 
         Args:
-            window: the burst, or None between bursts. tags: by column name, (value, usable); what is missing is absent.
+            window: the burst, or None between bursts.
+            tags: (value, usable) by the names of `statistics`; what the machine does not have is missing.
             cores: this set's; a window that is refused is counted there by reason.
         Returns: values, shape (n_columns,), float32, NaN where absent; present, shape (n_columns,).
         """
@@ -124,6 +141,8 @@ class FeatureSet:
         for at in self._tag_columns:
             value, usable = tags.get(self.names[at], ABSENT)
             values[at] = value if usable else np.nan
+        for at in self._quantity_columns:
+            values[at] = self.features[at].quantity_of(tags, nameplate)
         present = np.isfinite(values) & ~(self._positive & (values <= 0))
         values[~present] = np.nan
         return values, present
@@ -133,9 +152,13 @@ class FeatureSet:
         if refusal is not None:
             cores.refused[refusal.name.lower()] += 1
             return
-        line_hz = self.lines_hz(nameplate, window.point)[self._burst_columns]
-        per_axis = cores.at(window.sample_rate_hz)(window.samples, line_hz)
-        values[self._burst_columns] = self._over_axes(per_axis)
+        core = cores.at(window.sample_rate_hz)
+        measured = core(window.samples, self.all_lines_hz(nameplate, window.point))
+        refusal = _unusable(measured)
+        if refusal is not None:
+            cores.refused[refusal.name.lower()] += 1
+            return
+        values[self._burst_columns] = self._over_axes(measured.values)
 
     def _over_axes(self, per_axis: F32) -> F32:
         """Energies add, ratios take the worst axis: the vector does not know which way the sensor was screwed on."""
@@ -152,15 +175,26 @@ class FeatureSet:
             Refusal.RATE: not abs(window.sample_rate_hz - self.sample_rate_hz) <= RATE_TOLERANCE * self.sample_rate_hz,
             Refusal.CLIPPED: window.clipped,
         }
-        return next((reason for reason, holds in shape.items() if holds), None) or _unusable(samples)
+        return next((reason for reason, holds in shape.items() if holds), None)
 
     @cached_property
     def _burst_columns(self) -> np.ndarray:
         return np.flatnonzero([feature.kind == "burst" for feature in self.features])
 
     @cached_property
+    def _line_features(self) -> tuple[Feature, ...]:
+        return tuple(in_line_order(self.features))
+
+    @cached_property
     def _tag_columns(self) -> tuple[int, ...]:
-        return tuple(at for at, feature in enumerate(self.features) if feature.kind == "tag")
+        return self._columns_of("tag")
+
+    @cached_property
+    def _quantity_columns(self) -> tuple[int, ...]:
+        return self._columns_of("quantity")
+
+    def _columns_of(self, kind: str) -> tuple[int, ...]:
+        return tuple(at for at, feature in enumerate(self.features) if feature.kind == kind)
 
     @cached_property
     def _positive(self) -> Mask:
@@ -172,11 +206,11 @@ class FeatureSet:
         return np.array(adding, dtype=np.bool_)
 
 
-def _unusable(samples: F32) -> Refusal | None:
-    lowest, highest = samples.min(axis=1), samples.max(axis=1)  # a NaN passes through both
-    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+def _unusable(measured: Measured) -> Refusal | None:
+    rms, mean = measured.moments.rms_m_s2, measured.moments.mean_m_s2
+    if not np.isfinite(rms).all():  # a NaN passes through every sum
         return Refusal.NOT_FINITE
-    return Refusal.FLAT if (lowest == highest).any() else None
+    return Refusal.FLAT if (rms <= FLAT * np.abs(mean)).any() else None
 
 
 @cache
@@ -225,7 +259,8 @@ def _column(key: str, spec: ColumnSpec, profile: MachineProfile, problems: list[
     if len(problems) > before:
         return None
     parameters = tuple(sorted(spec.parameters.items()))
-    return Column(feature.id, feature.version, spec.channel, parameters, feature.transform)
+    channel = "machine" if feature.kind == "quantity" else spec.channel
+    return Column(feature.id, feature.version, channel, parameters, feature.transform)
 
 
 def _column_problems(key: str, spec: ColumnSpec, feature: Feature, profile: MachineProfile) -> list[tuple[str, str]]:
@@ -234,6 +269,11 @@ def _column_problems(key: str, spec: ColumnSpec, feature: Feature, profile: Mach
         found.append((f"{key}.channel", f"is missing; {feature.id} needs the channel it is the statistic of"))
     if feature.kind == "burst" and spec.channel != "burst":
         found.append((f'{key}.channel = "{spec.channel}"', f"leave it out; {feature.id} is computed from the burst"))
+    if feature.kind == "quantity" and spec.channel != "burst":
+        reads = ", ".join((*feature.needs, *feature.may_use))
+        found.append(
+            (f'{key}.channel = "{spec.channel}"', f"leave it out; {feature.id} finds its channels itself: {reads}")
+        )
     if feature.kind == "burst" and profile.burst is None:
         found.append((f"{key}.feature", f"{feature.id} needs the table [burst]"))
     if set(spec.parameters) != set(feature.parameters):

@@ -1,9 +1,8 @@
 """The feature core: four rows of samples in, their features out, one windowed spectrum for everything.
 
 Why it looks like this (measured): scipy.fft transforms four float32 rows at the price of two, so a block always has
-four; every spectral feature, the envelope included, reads the same Hann spectrum; what is linear in its squares is one
-sum over memory; two scratch buffers are reused, by all cores of a thread, so that a warm core touches no new page but
-the spectrum's.
+four; every spectral feature, the envelope included, reads the same Hann spectrum or its squares; whatever is a sum is one pass
+over memory; the buffers are reused, by all cores of a thread, so that a warm core touches no new page.
 """
 
 from __future__ import annotations
@@ -12,13 +11,27 @@ import importlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from agent.features import fourier
-from agent.features.feature import Analysis, Plan, Rows
+from agent.features.feature import Analysis, Moments, Plan, Rows
 from agent.features.scratch import SCRATCH
+from agent.features.sums import dots
 from agent.vocabulary import F32, F64
+
+
+class Measured(NamedTuple):
+    """What a core answers for a block.
+
+    Attributes:
+        values: shape (n_rows, n_columns), float32 in each column's unit; NaN where a line is not known.
+        moments: of the rows, not finite for a row that holds a sample which is no number.
+    """
+
+    values: F32
+    moments: Moments
 
 
 class Core:
@@ -26,6 +39,7 @@ class Core:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._ones = np.ones(plan.n_samples, np.float32)
         self._window = mean_square_hann(plan.n_samples)
         self._formulas = [
             (feature.family, feature.evaluate, column)
@@ -35,31 +49,49 @@ class Core:
         families = dict.fromkeys(f.family for f in plan.features)
         self.analyses: dict[str, Analysis] = {name: _analysis_of(name)(plan) for name in families}
 
-    def __call__(self, samples: F32, line_hz: F64) -> F32:
-        """Features of up to four windows, of whatever axes and machines; four cost as much as one.
+    def __call__(self, samples: F32, lines_hz: F64) -> Measured:
+        """Features of up to four windows, of whatever axes and machines; four cost little more than one.
 
         Args:
-            samples: shape (n_rows, n_samples), m/s2, finite, n_rows from 1 to ROWS. Not changed.
-            line_hz: shape (n_columns,) or (n_rows, n_columns), where each column's line stands; NaN where it has none.
-        Returns: shape (n_rows, n_columns), float32 in each column's unit; NaN where a line is not known.
+            samples: shape (n_rows, n_samples), m/s2, n_rows from 1 to ROWS. Not changed.
+            lines_hz: shape (n_lines,) or (n_rows, n_lines), where the plan's lines stand; NaN where that is not known.
         """
         with np.errstate(divide="ignore", invalid="ignore"):  # a flat row has no ratios
-            rows = self._transform(samples, line_hz)
+            rows = self._transform(samples, lines_hz)
             found = {name: analysis(rows) for name, analysis in self.analyses.items()}
             columns = [formula(found[family], column) for family, formula, column in self._formulas]
-        return np.array(columns, np.float32).T
+        return Measured(np.array(columns, np.float32).T, rows.moments)
 
-    def _transform(self, samples: F32, line_hz: F64) -> Rows:
+    def _transform(self, samples: F32, lines_hz: F64) -> Rows:
         """Centre the rows and window them; the transform takes four, missing ones silent, and is cheaper for it."""
-        here = slice(len(samples))
-        centred = SCRATCH.rows("centred", self.plan.n_samples, np.float32)[here]
-        windowed = SCRATCH.rows("windowed", self.plan.n_samples, np.float32)
-        np.subtract(samples, samples.mean(axis=1, keepdims=True), out=centred)
-        np.multiply(centred, self._window, out=windowed[here])
-        windowed[len(samples) :] = 0
-        spectrum = fourier.rfft(windowed)
-        line_hz = np.broadcast_to(line_hz, (len(samples), len(self.plan.columns)))
-        return Rows(centred, spectrum[here], windowed[here], line_hz)
+        n_rows, n_samples = samples.shape
+        in_time = SCRATCH.rows("in_time", n_samples, np.float32)
+        spectrum = SCRATCH.rows("spectrum", n_samples // 2 + 1, np.complex64)
+        power = SCRATCH.rows("in_time", 2 * (n_samples // 2 + 2), np.float32)[:n_rows]  # over what was in time
+        mean = dots(samples, self._ones) / n_samples
+        centred = np.subtract(samples, mean.astype(np.float32)[:, None], out=in_time[:n_rows])
+        moments = _moments(mean, centred, spectrum.view(np.float32)[:n_rows, :n_samples])
+        np.multiply(centred, self._window, out=centred)
+        in_time[n_rows:] = 0
+        fourier.rfft(in_time, out=spectrum)
+        np.square(spectrum[:n_rows].view(np.float32), out=power[:, :-2])
+        power[:, -2:] = 0
+        return Rows(moments, spectrum[:n_rows], power, np.atleast_2d(lines_hz) / self.plan.bin_hz)
+
+
+def _moments(mean: F64, centred: F32, scratch: F32) -> Moments:
+    """One buffer of squares serves all."""
+    n_samples = centred.shape[1]
+    squares = np.square(centred, out=scratch)
+    second = dots(centred, centred) / n_samples
+    return Moments(
+        mean_m_s2=mean,
+        peak_m_s2=np.sqrt(squares.max(axis=1)),
+        rms_m_s2=np.sqrt(second),
+        second=second,
+        third=dots(squares, centred) / n_samples,
+        fourth=dots(squares, squares) / n_samples,
+    )
 
 
 @lru_cache(maxsize=8)

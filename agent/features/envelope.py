@@ -13,103 +13,134 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from agent.features import fourier
-from agent.features.feature import ROWS, Column, Nameplate, Plan, Rows, feature
+from agent.features.feature import ROWS, Column, Plan, Rows, feature
+from agent.features.nameplate import Nameplate
 from agent.features.scratch import SCRATCH
+from agent.features.sums import dots, stretches, within
 from agent.vocabulary import F32, F64, OperatingPoint
 
-HARMONICS = np.array([1.0, 2.0, 3.0])  # a defect strikes in pulses: a true line brings its harmonics
+HARMONICS = (1.0, 2.0, 3.0)  # a defect strikes in pulses: a true line brings its harmonics
 HIGHEST_LINE_HZ = 1500.0  # third harmonic of the fastest defect looked for: an inner race of order 8.3 at 3600 rpm
 LOWEST_BIN = 4  # the envelope's mean under a squared Hann window reaches bin 2; bin 3 is kept clear
 TOLERANCE = 0.015  # slip and a speed that is only nearly known
 FLOOR_BINS = 24  # to each side of a line, what its height is compared with: at least so many bins
+HANN_KURTOSIS = 35 / 18  # mean of w^4 over the square of the mean of w^2: what the window alone adds to the envelope's
+GAUSSIAN_KURTOSIS = 2.0  # of the squared magnitude of complex Gaussian noise
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Envelope:
-    """RMS acceleration in the band, shape (n_rows,); peak over floor of each line's harmonics, (n_rows, n_lines)."""
+class Envelope(NamedTuple):
+    """RMS acceleration in the band and its kurtosis, shape (n_rows,); peak over floor of each column's lines, (n_rows,)."""
 
-    rms_m_s2: F32
-    ratios: F32
-    ratio_at: dict[str, int]
-
-    def ratio(self, column: Column) -> F32:
-        return self.ratios[:, self.ratio_at[column.feature]]
+    rms_m_s2: F64
+    kurtosis: F64
+    ratios: dict[str, F64]
 
 
 class Analysis:
     """Zoom envelope: spectrum's band -> analytic signal on few points -> |z|^2 -> spectrum up to the highest line."""
 
     def __init__(self, plan: Plan) -> None:
-        lines = [(at, f.id) for at, f in enumerate(plan.features) if f.line_hz is not None and f.family == "envelope"]
-        self._columns = [at for at, _ in lines]
-        self._ratio_at = {name: place for place, (_, name) in enumerate(lines)}
-        self._bin_hz = plan.bin_hz
+        self._names, self._at, self._first = plan.lines_of("envelope")
+        self._only_rms = {feature.id for feature in plan.features if feature.family == "envelope"} <= {rms_m_s2.id}
+        self._highest_bin = HIGHEST_LINE_HZ / plan.bin_hz
         self._band = plan.bins(plan.envelope_band_hz)
         self._width = self._band.stop - self._band.start
+        self._parts = slice(2 * self._band.start, 2 * self._band.stop)
         widest_bins = math.ceil(TOLERANCE * HIGHEST_LINE_HZ / plan.bin_hz)
         side = max(FLOOR_BINS, widest_bins + 1)
-        self._around = np.arange(2 * side + 1)
-        last = max(math.ceil(HIGHEST_LINE_HZ / plan.bin_hz) + side, LOWEST_BIN + 2 * side)
-        self._last_start = last - 2 * side
+        self._n_around = 2 * side + 1
+        self._around = np.arange(self._n_around)
+        self._last = max(math.ceil(HIGHEST_LINE_HZ / plan.bin_hz) + side, LOWEST_BIN + 2 * side)
         # Points of the two small transforms: a band of `width` bins beats at up to width - 1 bins, and folded at so many
         # that stays above `last`.
-        self.n_points = fourier.fast_length(max(self._width + last, 2 * (last + 1)))
-        self._row = np.arange(ROWS)[:, None, None, None]
+        self.n_points = fourier.fast_length(max(self._width + self._last, 2 * (self._last + 1)))
+        self._ones = np.ones(max(self.n_points, 2 * self._width), np.float32)
 
     def __call__(self, rows: Rows) -> Envelope:
-        band = rows.spectrum[:, self._band]
-        squares = np.square(band.view(np.float32), out=rows.scratch[:, : 2 * self._width])
-        rms_m_s2: F32 = np.sqrt(squares.sum(axis=1))
-        if not self._columns:
-            return Envelope(rms_m_s2, np.empty((len(band), 0), np.float32), self._ratio_at)
-        ratios = self._peaks_over_floor(self._squared_envelope_spectrum(band), rows.line_hz)
-        return Envelope(rms_m_s2, ratios, self._ratio_at)
+        power = rows.power[:, self._parts]
+        rms = np.sqrt(dots(power, self._ones[: power.shape[1]]))
+        if self._only_rms:
+            return Envelope(rms, np.full_like(rms, np.nan), {})
+        squared = self._squared_envelope(rows.spectrum[:, self._band])
+        return Envelope(
+            rms,
+            self._kurtosis(squared[: len(power)]),
+            self._ratios(fourier.rfft(squared)[: len(power)], rows.line_bins),
+        )
 
-    def _squared_envelope_spectrum(self, band: np.ndarray) -> np.ndarray:
-        """Shape (n_rows, n_points // 2 + 1). Its window is Hann squared: both factors of |z|^2 bring one."""
+    def _squared_envelope(self, band: np.ndarray) -> F32:
+        """Shape (ROWS, n_points). Its window is Hann squared: both factors of |z|^2 bring one."""
         analytic = SCRATCH.rows("analytic", self.n_points, np.complex64)
         analytic[: len(band), : self._width] = band
         analytic[: len(band), self._width :] = 0
         analytic[len(band) :] = 0
-        signal = fourier.ifft(analytic)
-        squared = np.square(signal.real)
-        squared += np.square(signal.imag)
-        return fourier.rfft(squared)[: len(band)]
+        signal = fourier.ifft(analytic).view(np.float32)
+        squares = np.square(signal, out=signal).reshape(ROWS, self.n_points, 2)
+        squared: F32 = np.add(squares[..., 0], squares[..., 1], out=SCRATCH.rows("envelope", self.n_points, np.float32))
+        return squared
 
-    def _peaks_over_floor(self, spectrum: np.ndarray, line_hz: F64) -> F32:
-        """Sum of the harmonics' peaks within tolerance over the sum of their local medians: 1 to 3 where no line is.
+    def _kurtosis(self, squared: F32) -> F64:
+        """Spectral kurtosis of the band (Antoni 2006): mean of |z|^4 over the square of the mean of |z|^2, less 2."""
+        mean = dots(squared, self._ones[: self.n_points]) / self.n_points
+        kurtosis: F64 = dots(squared, squared) / self.n_points / np.square(mean) / HANN_KURTOSIS - GAUSSIAN_KURTOSIS
+        return kurtosis
 
-        A line whose harmonics leave the range from LOWEST_BIN to HIGHEST_LINE_HZ is NaN: not measured is not healthy.
+    def _ratios(self, spectrum: np.ndarray, line_bins: F64) -> dict[str, F64]:
+        """Sum of the peaks of a column's lines within tolerance over the sum of their local medians: 1 to 3 where no line is.
+
+        A column with a line outside the range from LOWEST_BIN to HIGHEST_LINE_HZ is NaN: not measured is not healthy.
         """
-        first = line_hz[:, self._columns, None] / self._bin_hz
-        known = (first >= LOWEST_BIN) & (first * (HARMONICS[-1] * self._bin_hz) <= HIGHEST_LINE_HZ)
-        centre = np.where(known, first, LOWEST_BIN) * HARMONICS
-        start = np.clip(np.rint(centre).astype(np.intp) - self._around.size // 2, LOWEST_BIN, self._last_start)
-        bins = start[..., None] + self._around
-        lines = spectrum[self._row[: len(bins)], bins]
-        squares = np.square(lines.real) + np.square(lines.imag)  # its order is that of the heights
-        near = np.abs(bins - centre[..., None]) <= np.maximum(TOLERANCE * centre, 1.0)[..., None]
-        peaks = np.sqrt((squares * near).max(axis=-1)).sum(axis=-1)
-        squares.sort(axis=-1)
-        floors = np.sqrt(squares[..., self._around.size // 2]).sum(axis=-1)
-        return np.where(known[..., 0], peaks / floors, np.float32(np.nan))
+        if not self._names:
+            return {}
+        centre = within(line_bins[:, self._at], LOWEST_BIN, self._highest_bin)
+        start = np.rint(np.fmax(centre, LOWEST_BIN)).astype(np.intp) - self._n_around // 2
+        start = np.minimum(np.maximum(start, LOWEST_BIN), self._last - self._n_around + 1)
+        heights = stretches(np.abs(spectrum[:, : self._last + 1]), start, self._n_around)
+        reach = np.maximum(TOLERANCE * centre, 1.0)
+        peaks = np.maximum.reduce(
+            heights * (np.abs(self._around - (centre - start)[..., None]) <= reach[..., None]), axis=-1
+        )
+        heights.partition(self._n_around // 2, axis=-1)
+        floors = heights[..., self._n_around // 2] + 0 * centre  # NaN where the line is not known
+        ratios = np.add.reduceat(peaks, self._first, axis=1) / np.add.reduceat(floors, self._first, axis=1)
+        return dict(zip(self._names, ratios.T, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class BearingLine:
-    """A line at one of the bearing's orders; NaN where the site names no bearing or no speed is known."""
+class BearingLines:
+    """The harmonics of one of the bearing's orders; NaN where the site names no bearing or no speed is known."""
 
     order: str
     times: float = 1.0
 
-    def __call__(self, nameplate: Nameplate, point: OperatingPoint) -> float:
-        if nameplate.bearing is None:
-            return float("nan")
-        return float(self.times * getattr(nameplate.bearing, self.order) * point.shaft_speed_rpm / 60)
+    def __call__(self, nameplate: Nameplate, point: OperatingPoint) -> tuple[float, ...]:
+        first_hz = self.times * _order(nameplate, self.order) * point.shaft_speed_rpm / 60
+        return tuple(first_hz * harmonic for harmonic in HARMONICS)
+
+
+@dataclass(frozen=True, slots=True)
+class Sidebands:
+    """The lines one modulation below and above the first two harmonics of one of the bearing's orders."""
+
+    order: str
+    by: str  # the order that modulates; "shaft" is 1
+    times: float = 1.0
+
+    def __call__(self, nameplate: Nameplate, point: OperatingPoint) -> tuple[float, ...]:
+        first, by = self.times * _order(nameplate, self.order), _order(nameplate, self.by)
+        shaft_hz = point.shaft_speed_rpm / 60
+        return tuple((harmonic * first + side * by) * shaft_hz for harmonic in HARMONICS[:2] for side in (-1, 1))
+
+
+def _order(nameplate: Nameplate, name: str) -> float:
+    if nameplate.bearing is None:
+        return float("nan")
+    return 1.0 if name == "shaft" else float(getattr(nameplate.bearing, name))
 
 
 _SOURCE = (
@@ -120,59 +151,106 @@ _SOURCE = (
 
 @feature(
     version=1,
-    words="acceleration in the bearing band",
+    words="bearing band acceleration",
     source="Parseval's theorem on the Hann spectrum, band of the envelope",
     moved_by=("lubrication", "bearing_outer_race", "bearing_inner_race", "bearing_ball_cage", "cavitation"),
     over_axes="root_sum_square",
 )
-def rms_m_s2(envelope: Envelope, column: Column) -> F32:
+def rms_m_s2(envelope: Envelope, column: Column) -> F64:
     """RMS acceleration in the envelope's band. The ratios saturate early and only detect; this grows with severity."""
     return envelope.rms_m_s2
 
 
 @feature(
     version=1,
-    words="envelope line at the bearing's outer race",
+    words="bearing band shock content",
+    source="Antoni 2006, spectral kurtosis of one band, the Hann window's own part taken out; 0 for noise, -1 for a tone",
+    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
+    transform="linear",
+)
+def spectral_kurtosis_ratio(envelope: Envelope, column: Column) -> F64:
+    """How unevenly the band's power comes: kurtosis where it tells most, free of the strong lines below the band."""
+    return envelope.kurtosis
+
+
+@feature(
+    version=1,
+    words="outer-race envelope line",
     source=_SOURCE,
     moved_by=("bearing_outer_race",),
-    line_hz=BearingLine("bpfo"),
+    line_hz=BearingLines("bpfo"),
+    n_lines=3,
 )
-def bpfo_ratio(envelope: Envelope, column: Column) -> F32:
+def bpfo_ratio(envelope: Envelope, column: Column) -> F64:
     """Ball pass frequency of the outer race."""
-    return envelope.ratio(column)
+    return envelope.ratios[column.feature]
 
 
 @feature(
     version=1,
-    words="envelope line at the bearing's inner race",
+    words="inner-race envelope line",
     source=_SOURCE,
     moved_by=("bearing_inner_race",),
-    line_hz=BearingLine("bpfi"),
+    line_hz=BearingLines("bpfi"),
+    n_lines=3,
 )
-def bpfi_ratio(envelope: Envelope, column: Column) -> F32:
+def bpfi_ratio(envelope: Envelope, column: Column) -> F64:
     """Ball pass frequency of the inner race."""
-    return envelope.ratio(column)
+    return envelope.ratios[column.feature]
 
 
 @feature(
     version=1,
-    words="envelope line at the bearing's balls",
+    words="rolling-element envelope line",
     source=_SOURCE,
     moved_by=("bearing_ball_cage",),
-    line_hz=BearingLine("bsf", times=2),
+    line_hz=BearingLines("bsf", times=2),
+    n_lines=3,
 )
-def bsf_ratio(envelope: Envelope, column: Column) -> F32:
+def bsf_ratio(envelope: Envelope, column: Column) -> F64:
     """Twice the ball spin frequency: a defect on a ball strikes outer and inner race in one spin."""
-    return envelope.ratio(column)
+    return envelope.ratios[column.feature]
 
 
 @feature(
     version=1,
-    words="envelope line at the bearing's cage",
+    words="cage envelope line",
     source=_SOURCE,
     moved_by=("bearing_ball_cage",),
-    line_hz=BearingLine("ftf"),
+    line_hz=BearingLines("ftf"),
+    n_lines=3,
 )
-def ftf_ratio(envelope: Envelope, column: Column) -> F32:
+def ftf_ratio(envelope: Envelope, column: Column) -> F64:
     """Fundamental train frequency: one turn of the cage."""
-    return envelope.ratio(column)
+    return envelope.ratios[column.feature]
+
+
+_SIDEBAND_SOURCE = (
+    "Randall and Antoni 2011: peaks of the four lines beside harmonics 1 and 2, over their floors as above"
+)
+
+
+@feature(
+    version=1,
+    words="shaft sidebands of the inner-race line",
+    source=_SIDEBAND_SOURCE + "; an inner-race defect passes the load zone once a turn",
+    moved_by=("bearing_inner_race",),
+    line_hz=Sidebands("bpfi", "shaft"),
+    n_lines=4,
+)
+def bpfi_sidebands_ratio(envelope: Envelope, column: Column) -> F64:
+    """Lines one shaft turn beside the inner race's: they tell an inner race from a tone of the same frequency."""
+    return envelope.ratios[column.feature]
+
+
+@feature(
+    version=1,
+    words="cage sidebands of the ball line",
+    source=_SIDEBAND_SOURCE + "; a ball passes the load zone once a turn of the cage",
+    moved_by=("bearing_ball_cage",),
+    line_hz=Sidebands("bsf", "ftf", times=2),
+    n_lines=4,
+)
+def bsf_sidebands_ratio(envelope: Envelope, column: Column) -> F64:
+    """Lines one turn of the cage beside the balls'."""
+    return envelope.ratios[column.feature]

@@ -24,9 +24,9 @@ ALONG_ROWS = (1,)
 BARE, BY_LENGTH = 0, 2  # pocketfft's norms: none for the forward transform, one over the length for the inverse
 
 
-def rfft(rows: F32) -> C64:
-    """Real transform of every row: shape (n_rows, n) -> (n_rows, n // 2 + 1)."""
-    spectrum: C64 = _pocketfft.r2c(rows, ALONG_ROWS, True, BARE, None, 1)
+def rfft(rows: F32, out: C64 | None = None) -> C64:
+    """Real transform of every row: shape (n_rows, n) -> (n_rows, n // 2 + 1), into `out` where it is given."""
+    spectrum: C64 = _pocketfft.r2c(rows, ALONG_ROWS, True, BARE, out, 1)
     return spectrum
 
 
@@ -77,8 +77,12 @@ class PublicPocketfft:
 
         self._fft = fft
 
-    def r2c(self, rows: F32, _axes: object, _forward: bool, _norm: int, _out: object, _n_threads: int) -> C64:
-        return np.asarray(self._fft.rfft(rows, axis=1))
+    def r2c(self, rows: F32, _axes: object, _forward: bool, _norm: int, out: C64 | None, _n_threads: int) -> C64:
+        spectrum = np.asarray(self._fft.rfft(rows, axis=1))
+        if out is None:
+            return spectrum
+        out[:] = spectrum
+        return out
 
     def c2c(self, rows: C64, _axes: object, _forward: bool, _norm: int, _out: object, _n_threads: int) -> C64:
         return np.asarray(self._fft.ifft(rows, axis=1, overwrite_x=True))

@@ -1,95 +1,129 @@
-"""Lines and bands of the shared Hann spectrum: velocity severity, band levels, shaft, vane and supply lines."""
+"""The shared Hann spectrum: velocity severity, bands, lines of shaft, vanes, supply and gears, and its shape."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from agent.features.feature import ROWS, Column, Nameplate, Plan, Rows, feature
-from agent.vocabulary import F32, OperatingPoint
+from agent.features.feature import Column, Plan, Rows, feature
+from agent.features.nameplate import Nameplate
+from agent.features.sums import dots, stretches, within
+from agent.vocabulary import F32, F64, OperatingPoint
 
 MM_PER_M = 1000.0
-LINE_BINS = np.arange(-2, 3)  # a Hann line is four bins wide; two to each side hold 99.9 % of it wherever it falls
+LINE_BINS = 5  # a Hann line is four bins wide; two to each side hold 99.9 % of it wherever it falls
 LOWEST_LINE_BIN = 4  # below, a line is not told from the mean and the window's own width
+FIRST_BIN = 2  # where the shape of the spectrum begins: the mean under a Hann window reaches bin 1
+N_CELLS = 256  # equal parts of the spectrum that its shape is told from
+UNKNOWN = float("nan")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Levels:
-    """RMS velocity of the severity band, (n_rows,); RMS acceleration per band and RMS velocity per line, (n_rows, n)."""
+class Levels(NamedTuple):
+    """What the bands, cells and lines of each row hold.
 
-    velocity_mm_s: F32
+    Attributes:
+        velocity_mm_s, displacement_um: shape (n_rows,), RMS of the severity band.
+        bands_m_s2: shape (n_rows, n_bands), RMS acceleration.
+        cells: shape (n_rows, n_cells), mean square acceleration of equal parts of the spectrum, (m/s2)^2; total: their sums,
+            shape (n_rows,); middles_hz: shape (n_cells,).
+        lines_mm_s: by feature, shape (n_rows,), RMS velocity.
+    """
+
+    velocity_mm_s: F64
+    displacement_um: F64
     bands_m_s2: F32
-    lines_mm_s: F32
-    line_at: dict[str, int]
-
-    def line_mm_s(self, column: Column) -> F32:
-        return self.lines_mm_s[:, self.line_at[column.feature]]
+    cells: F32
+    total: F64
+    middles_hz: F32
+    lines_mm_s: dict[str, F64]
 
 
 class Analysis:
-    """All sums run over squares of real and imaginary parts as they lie in memory: no complex magnitude is taken."""
+    """All sums run over squares of real and imaginary parts as they lie in memory: no complex magnitude is taken.
+
+    One pass adds the bins between all edges of bands and cells; both are then sums of a few hundred numbers.
+    """
 
     def __init__(self, plan: Plan) -> None:
-        self._bin_hz = plan.bin_hz
         self._velocity = _interleaved(plan.bins(plan.velocity_band_hz))
-        self._velocity_weight = np.repeat(velocity_weights_mm_s(plan, plan.velocity_band_hz), 2)
-        bands = [_interleaved(plan.bins(band)) for band in plan.bands_hz]
-        self._edges = np.array([edge for band in bands for edge in (band.start, band.stop - 1)], dtype=np.intp)
-        self._ends = np.array([band.stop - 1 for band in bands], dtype=np.intp)
-        self._width = max((band.stop for band in bands), default=0)
-        lines = [(at, f.id) for at, f in enumerate(plan.features) if f.line_hz is not None and f.family == "spectrum"]
-        self._columns = [at for at, _ in lines]
-        self._line_at = {name: place for place, (_, name) in enumerate(lines)}
-        self._row = np.arange(ROWS)[:, None, None]
-        self._last_line_bin = plan.n_samples // 2 - int(LINE_BINS[-1])
+        self._to_velocity = np.repeat(integration_weights(plan, plan.velocity_band_hz, 1), 2)
+        self._to_displacement = np.repeat(integration_weights(plan, plan.velocity_band_hz, 2), 2)
+        self._edges, self._cells, self._bands = _grid(plan)
+        edges = self._edges[self._cells] / 2
+        self._middles_hz = ((edges[1:] + edges[:-1] - 1) / 2 * plan.bin_hz).astype(np.float32)
+        self._ones = np.ones(self._middles_hz.size, np.float32)
+        self._lines = Lines(plan)
 
     def __call__(self, rows: Rows) -> Levels:
-        parts = rows.spectrum.view(np.float32)
-        return Levels(self._velocity_rms(parts), self._band_rms(parts, rows.scratch), self._lines(rows), self._line_at)
-
-    def _velocity_rms(self, parts: F32) -> F32:
-        velocity = parts[:, self._velocity] * self._velocity_weight
-        rms: F32 = np.sqrt(np.square(velocity, out=velocity).sum(axis=1))
-        return rms
-
-    def _band_rms(self, parts: F32, scratch: F32) -> F32:
-        """`reduceat` sums from each edge to the next; every second sum is a band less its last term, added afterwards.
-
-        (So a band that ends with the array still has an end to name, and bands may overlap or leave gaps.)
-        """
-        if not self._edges.size:
-            return np.empty((len(scratch), 0), np.float32)
-        squares = np.square(parts[:, : self._width], out=scratch[:, : self._width])
-        rms: F32 = np.sqrt(np.add.reduceat(squares, self._edges, axis=1)[:, ::2] + squares[:, self._ends])
-        return rms
-
-    def _lines(self, rows: Rows) -> F32:
-        """Root of the sum of the five bins about each line, over 2 pi f of the line itself."""
-        line_hz = rows.line_hz[:, self._columns]
-        centre = line_hz / self._bin_hz
-        known = (centre >= LOWEST_LINE_BIN) & (centre <= self._last_line_bin)
-        bins = np.rint(np.where(known, centre, LOWEST_LINE_BIN)).astype(np.intp)[:, :, None] + LINE_BINS
-        found = rows.spectrum[self._row[: len(bins)], bins].view(np.float32)
-        rms_m_s2 = np.sqrt(np.square(found, out=found).sum(axis=-1))
-        to_velocity = np.where(known, MM_PER_M / (2 * np.pi * np.where(known, line_hz, 1.0)), np.nan)
-        rms_mm_s: F32 = rms_m_s2 * to_velocity.astype(np.float32)
-        return rms_mm_s
+        velocity = rows.power[:, self._velocity]
+        parts = np.add.reduceat(rows.power, self._edges, axis=1)
+        cells = np.add.reduceat(parts, self._cells, axis=1)[:, :-1]
+        return Levels(
+            velocity_mm_s=np.sqrt(dots(velocity, self._to_velocity)),
+            displacement_um=np.sqrt(dots(velocity, self._to_displacement)),
+            bands_m_s2=np.sqrt(np.add.reduceat(parts, self._bands, axis=1)[:, ::2])
+            if self._bands.size
+            else cells[:, :0],
+            cells=cells,
+            total=dots(cells, self._ones),
+            middles_hz=self._middles_hz,
+            lines_mm_s=self._lines(rows),
+        )
 
 
-def velocity_weights_mm_s(plan: Plan, band_hz: tuple[float, float]) -> F32:
-    """What turns each bin's acceleration (m/s2) into velocity (mm/s): 1000 / (2 pi f), less what the Hann window
-    smears.
+class Lines:
+    """RMS velocity of every line column: root of the sum of the five bins about each line, over 2 pi f of the line itself.
 
-    A line leaks to its neighbours, where 1/f^2 is not the line's own: on average it gains (bin / f)^2, because a Hann
-    window's spectrum has the variance of one third bin^2 and 1/f^2 the curvature 6/f^4. Taking that out makes a tone of
-    24 Hz in a one-second window read 0.001 % off instead of 0.09 %.
+    A column of several lines is their root sum of squares, NaN where one of them is not within the spectrum.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._names, self._at, self._first = plan.lines_of("spectrum")
+        self._bin_mm = MM_PER_M / (2 * np.pi * plan.bin_hz)  # m/s2 in bin 1 to mm/s
+        self._last_bin = plan.n_samples // 2 - LINE_BINS // 2
+
+    def __call__(self, rows: Rows) -> dict[str, F64]:
+        if not self._names:
+            return {}
+        centre = within(rows.line_bins[:, self._at], LOWEST_LINE_BIN, self._last_bin)
+        start = np.rint(np.fmax(centre, LOWEST_LINE_BIN)).astype(np.intp) - LINE_BINS // 2
+        square_m2_s4 = np.add.reduce(stretches(rows.power, 2 * start, 2 * LINE_BINS), axis=-1)
+        square_mm2_s2 = square_m2_s4 * np.square(self._bin_mm / centre)
+        rms = np.sqrt(np.add.reduceat(square_mm2_s2, self._first, axis=1))
+        return dict(zip(self._names, rms.T, strict=True))
+
+
+def integration_weights(plan: Plan, band_hz: tuple[float, float], times: int) -> F32:
+    """What a bin's square acceleration, (m/s2)^2, is multiplied with to be a square velocity, (mm/s)^2, or, integrated
+    twice, a square displacement, um^2: (1000 / (2 pi f))^(2 times), less what the Hann window smears.
+
+    A line leaks to its neighbours, where 1/f^2k is not the line's own: on average it gains k (2k + 1) / 3 (bin / f)^2, because
+    a Hann window's spectrum has the variance of one third bin^2 and 1/f^2k the curvature 2k (2k + 1) / f^(2k + 2). Taking that
+    out makes the velocity of a tone of 24 Hz in a one-second window read 0.001 % off instead of 0.09 %.
     """
     bins = plan.bins(band_hz)
     frequency_hz = np.arange(bins.start, bins.stop) * plan.bin_hz
-    unsmeared = np.sqrt(np.maximum(1 - np.square(plan.bin_hz / frequency_hz), 0))
-    weights: F32 = (MM_PER_M / (2 * np.pi * frequency_hz) * unsmeared).astype(np.float32)
+    smeared = times * (2 * times + 1) / 3 * np.square(plan.bin_hz / frequency_hz)
+    weights: F32 = ((MM_PER_M / (2 * np.pi * frequency_hz)) ** (2 * times) * np.maximum(1 - smeared, 0)).astype(
+        np.float32
+    )
     return weights
+
+
+def _grid(plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges of one pass over the power, and where cells and bands begin (and bands end) among its sums.
+
+    Cells: N_CELLS of equal width, to the bin, over the whole spectrum. Each list ends so that the last sum of all, from
+    there to the array's end, is nobody's.
+    """
+    n_cells = min(N_CELLS, plan.last_bin - FIRST_BIN)
+    cells = np.rint(np.linspace(FIRST_BIN, plan.last_bin, n_cells + 1)).astype(np.intp)
+    bands = np.array([edge for band in map(plan.bins, plan.bands_hz) for edge in (band.start, band.stop)], np.intp)
+    edges = np.unique(np.concatenate([cells, bands]))
+    return 2 * edges, np.searchsorted(edges, cells), np.searchsorted(edges, bands)
 
 
 def _interleaved(bins: slice) -> slice:
@@ -98,39 +132,81 @@ def _interleaved(bins: slice) -> slice:
 
 
 @dataclass(frozen=True, slots=True)
-class ShaftLine:
-    """A line at a fixed multiple of shaft speed."""
+class ShaftLines:
+    """Lines at fixed multiples of shaft speed."""
 
-    order: float
+    orders: tuple[float, ...]
+
+    def __call__(self, nameplate: Nameplate, point: OperatingPoint) -> tuple[float, ...]:
+        return tuple(order * point.shaft_speed_rpm / 60 for order in self.orders)
+
+
+@dataclass(frozen=True, slots=True)
+class SupplyLine:
+    """A line at a multiple of the frequency that the motor is fed with: the measured one, else the plate's."""
+
+    times: float
 
     def __call__(self, nameplate: Nameplate, point: OperatingPoint) -> float:
-        return self.order * point.shaft_speed_rpm / 60
+        measured = point.line_frequency_hz
+        return self.times * (measured if math.isfinite(measured) else nameplate.line_frequency_hz)
 
 
 def _vane_pass_hz(nameplate: Nameplate, point: OperatingPoint) -> float:
-    return (nameplate.n_vanes or float("nan")) * point.shaft_speed_rpm / 60
+    return (nameplate.n_vanes or UNKNOWN) * point.shaft_speed_rpm / 60
 
 
-def _twice_line_hz(nameplate: Nameplate, point: OperatingPoint) -> float:
-    measured = point.line_frequency_hz
-    return 2 * (measured if np.isfinite(measured) else nameplate.line_frequency_hz)
+def _vane_sidebands_hz(nameplate: Nameplate, point: OperatingPoint) -> tuple[float, float]:
+    vane_pass_hz, shaft_hz = _vane_pass_hz(nameplate, point), point.shaft_speed_rpm / 60
+    return vane_pass_hz - shaft_hz, vane_pass_hz + shaft_hz
+
+
+def _gear_mesh_hz(nameplate: Nameplate, point: OperatingPoint) -> float:
+    return (nameplate.data.n_gear_teeth or UNKNOWN) * point.shaft_speed_rpm / 60
+
+
+_SEVERITY_SOURCE = "ISO 20816-1, broad-band RMS {} 10 Hz to 1 kHz; Parseval's theorem, divided by {} in the spectrum"
 
 
 @feature(
     version=1,
     words="vibration velocity",
-    source="ISO 20816-1, broad-band RMS velocity 10 Hz to 1 kHz; Parseval's theorem, divided by 2 pi f in the spectrum",
+    source=_SEVERITY_SOURCE.format("velocity", "2 pi f"),
     moved_by=("unbalance", "misalignment", "looseness"),
     over_axes="root_sum_square",
 )
-def velocity_rms_mm_s(levels: Levels, column: Column) -> F32:
+def velocity_rms_mm_s(levels: Levels, column: Column) -> F64:
     """The quantity that vibration zones are stated in. Integrated in the spectrum, so an offset cannot become drift."""
     return levels.velocity_mm_s
 
 
 @feature(
     version=1,
-    words="acceleration in a frequency band",
+    words="vibration displacement",
+    source=_SEVERITY_SOURCE.format("displacement", "(2 pi f)^2"),
+    moved_by=("unbalance", "misalignment", "looseness"),
+    over_axes="root_sum_square",
+)
+def displacement_rms_um(levels: Levels, column: Column) -> F64:
+    """What slow machines are judged by: the lowest lines weigh most."""
+    return levels.displacement_um
+
+
+@feature(
+    version=1,
+    words="vibration velocity against the norm's zone",
+    source="ISO 20816-1, evaluation zones: RMS velocity of every axis by itself over a zone's boundary",
+    moved_by=("unbalance", "misalignment", "looseness"),
+    parameters=("boundary_mm_s",),
+)
+def zone_ratio(levels: Levels, column: Column) -> F64:
+    """RMS velocity of the worst axis over `boundary_mm_s`, such as that between zones B and C: 1 is not for long."""
+    return levels.velocity_mm_s / column.parameter("boundary_mm_s")
+
+
+@feature(
+    version=1,
+    words="acceleration {low} to {high} Hz",
     source="Parseval's theorem on the Hann spectrum, lower edge within, upper edge without",
     moved_by=("lubrication", "cavitation", "bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
     over_axes="root_sum_square",
@@ -141,46 +217,112 @@ def band_rms_m_s2(levels: Levels, column: Column) -> F32:
     return levels.bands_m_s2[:, int(column.parameter("band"))]
 
 
+@feature(
+    version=1,
+    words="centre of the spectrum",
+    source="power-weighted mean frequency of 256 equal parts of the Hann spectrum",
+    moved_by=("cavitation", "lubrication", "bearing_outer_race", "unbalance"),
+)
+def centroid_hz(levels: Levels, column: Column) -> F64:
+    """Where the vibration's power lies: impacts, hiss and cavitation pull it up, unbalance pulls it down."""
+    return dots(levels.cells, levels.middles_hz) / levels.total
+
+
+@feature(
+    version=1,
+    words="evenness of the spectrum (entropy)",
+    source="Shannon 1948, of the shares of power in 256 equal parts of the spectrum, over its largest possible value",
+    moved_by=("cavitation", "lubrication", "unbalance", "misalignment", "looseness"),
+    transform="linear",
+)
+def entropy_ratio(levels: Levels, column: Column) -> F64:
+    """1 for white noise, 0 for a single tone."""
+    surprise = dots(levels.cells, np.log(levels.cells)) / levels.total
+    return (np.log(levels.total) - surprise) / math.log(levels.cells.shape[1])
+
+
+@feature(
+    version=1,
+    words="noise floor of the spectrum",
+    source="median of the power in 256 equal parts of the spectrum, times 256: lines and humps fill few parts and move no median",
+    moved_by=("cavitation", "lubrication"),
+    over_axes="root_sum_square",
+)
+def noise_floor_m_s2(levels: Levels, column: Column) -> F64:
+    """RMS acceleration that the floor alone would have if it lay under the whole spectrum."""
+    n_cells = levels.cells.shape[1]
+    ordered = np.partition(levels.cells, n_cells // 2, axis=1)
+    floor: F64 = np.sqrt(np.float64(n_cells) * ordered[:, n_cells // 2])
+    return floor
+
+
 _LINE_SOURCE = "ISO 13373-2, discrete components; RMS of the five bins of the Hann line, velocity"
 
 
 @feature(
     version=1,
-    words="line at shaft speed (1x)",
+    words="0.5x line",
+    source=_LINE_SOURCE,
+    moved_by=("looseness",),
+    over_axes="root_sum_square",
+    line_hz=ShaftLines((0.5,)),
+)
+def line_half_mm_s(levels: Levels, column: Column) -> F64:
+    """RMS velocity at once in two turns: parts that rub or lift off come round every second turn."""
+    return levels.lines_mm_s[column.feature]
+
+
+@feature(
+    version=1,
+    words="1x line",
     source=_LINE_SOURCE,
     moved_by=("unbalance", "misalignment"),
     over_axes="root_sum_square",
-    line_hz=ShaftLine(1),
+    line_hz=ShaftLines((1.0,)),
 )
-def line_1x_mm_s(levels: Levels, column: Column) -> F32:
+def line_1x_mm_s(levels: Levels, column: Column) -> F64:
     """RMS velocity at once per turn."""
-    return levels.line_mm_s(column)
+    return levels.lines_mm_s[column.feature]
 
 
 @feature(
     version=1,
-    words="line at twice shaft speed (2x)",
+    words="2x line",
     source=_LINE_SOURCE,
     moved_by=("misalignment", "looseness"),
     over_axes="root_sum_square",
-    line_hz=ShaftLine(2),
+    line_hz=ShaftLines((2.0,)),
 )
-def line_2x_mm_s(levels: Levels, column: Column) -> F32:
+def line_2x_mm_s(levels: Levels, column: Column) -> F64:
     """RMS velocity at twice per turn."""
-    return levels.line_mm_s(column)
+    return levels.lines_mm_s[column.feature]
 
 
 @feature(
     version=1,
-    words="line at three times shaft speed (3x)",
+    words="3x line",
     source=_LINE_SOURCE,
     moved_by=("looseness", "misalignment"),
     over_axes="root_sum_square",
-    line_hz=ShaftLine(3),
+    line_hz=ShaftLines((3.0,)),
 )
-def line_3x_mm_s(levels: Levels, column: Column) -> F32:
+def line_3x_mm_s(levels: Levels, column: Column) -> F64:
     """RMS velocity at three times per turn."""
-    return levels.line_mm_s(column)
+    return levels.lines_mm_s[column.feature]
+
+
+@feature(
+    version=1,
+    words="4x to 10x lines",
+    source=_LINE_SOURCE + "; root sum of squares of seven lines",
+    moved_by=("looseness",),
+    over_axes="root_sum_square",
+    line_hz=ShaftLines((4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)),
+    n_lines=7,
+)
+def harmonics_mm_s(levels: Levels, column: Column) -> F64:
+    """RMS velocity of the fourth to tenth harmonic together: what is loose strikes, and a blow has them all."""
+    return levels.lines_mm_s[column.feature]
 
 
 @feature(
@@ -191,9 +333,36 @@ def line_3x_mm_s(levels: Levels, column: Column) -> F32:
     over_axes="root_sum_square",
     line_hz=_vane_pass_hz,
 )
-def vane_pass_mm_s(levels: Levels, column: Column) -> F32:
+def vane_pass_mm_s(levels: Levels, column: Column) -> F64:
     """RMS velocity at vanes times shaft speed: rises with recirculation, becomes unsteady with cavitation."""
-    return levels.line_mm_s(column)
+    return levels.lines_mm_s[column.feature]
+
+
+@feature(
+    version=1,
+    words="sidebands of the vane pass line",
+    source=_LINE_SOURCE + "; one shaft turn below and above vane pass",
+    moved_by=("clogged_impeller", "recirculation"),
+    over_axes="root_sum_square",
+    line_hz=_vane_sidebands_hz,
+    n_lines=2,
+)
+def vane_sidebands_mm_s(levels: Levels, column: Column) -> F64:
+    """RMS velocity of the two lines beside vane pass: vanes that are not alike, one of them clogged or broken."""
+    return levels.lines_mm_s[column.feature]
+
+
+@feature(
+    version=1,
+    words="line at supply frequency",
+    source=_LINE_SOURCE + "; also what a cable picks up",
+    moved_by=("stator_electrical",),
+    over_axes="root_sum_square",
+    line_hz=SupplyLine(1.0),
+)
+def line_1xlf_mm_s(levels: Levels, column: Column) -> F64:
+    """RMS velocity at the frequency that the motor is fed with; on a two-pole motor next to shaft speed."""
+    return levels.lines_mm_s[column.feature]
 
 
 @feature(
@@ -202,8 +371,21 @@ def vane_pass_mm_s(levels: Levels, column: Column) -> F32:
     source=_LINE_SOURCE + "; magnetic pull follows the square of the field",
     moved_by=("stator_electrical",),
     over_axes="root_sum_square",
-    line_hz=_twice_line_hz,
+    line_hz=SupplyLine(2.0),
 )
-def line_2xlf_mm_s(levels: Levels, column: Column) -> F32:
+def line_2xlf_mm_s(levels: Levels, column: Column) -> F64:
     """RMS velocity at twice the frequency the motor is fed with; needs no shaft speed."""
-    return levels.line_mm_s(column)
+    return levels.lines_mm_s[column.feature]
+
+
+@feature(
+    version=1,
+    words="gear mesh line",
+    source=_LINE_SOURCE + "; teeth of the wheel on this shaft times shaft speed",
+    moved_by=(),
+    over_axes="root_sum_square",
+    line_hz=_gear_mesh_hz,
+)
+def gear_mesh_mm_s(levels: Levels, column: Column) -> F64:
+    """RMS velocity at gear mesh, for the machines that have a gear."""
+    return levels.lines_mm_s[column.feature]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from agent.features import Cores, FeatureSet, Nameplate
+import msgspec
+
+from agent.features import Cores, DataPlate, FeatureSet, Nameplate
 from agent.features.bearings import BearingOrders
+from agent.features.nameplate import CURVES, UNSTATED
 from agent.inference.bundle import ComputeFeatures, GoldenWindow, ManifestColumn
 from agent.vocabulary import F32, OperatingPoint, Window
 
@@ -48,6 +52,7 @@ def nameplate_numbers(nameplate: Nameplate) -> dict[str, float]:
         numbers["n_vanes"] = float(nameplate.n_vanes)
     if nameplate.bearing is not None:
         numbers |= {order: getattr(nameplate.bearing, order) for order in ORDERS}
+    numbers |= _data_numbers(nameplate.data)
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
@@ -59,7 +64,31 @@ def nameplate_from(numbers: Mapping[str, float]) -> Nameplate:
         line_frequency_hz=numbers.get("line_frequency_hz", math.nan),
         n_vanes=int(numbers["n_vanes"]) if "n_vanes" in numbers else None,
         bearing=BearingOrders(**{order: numbers[order] for order in ORDERS}) if has_bearing else None,
+        data=_data_from(numbers),
     )
+
+
+def _data_numbers(data: DataPlate) -> dict[str, float]:
+    """What the site has stated; a curve's points as "head_curve[0][0]" (flow) and "head_curve[0][1]" (value)."""
+    numbers: dict[str, float] = {}
+    for name, value in msgspec.structs.asdict(data).items():
+        if name in CURVES:
+            points = enumerate(value)
+            numbers |= {f"{name}[{at}][{axis}]": point[axis] for at, point in points for axis in (0, 1)}
+        elif value is not None and value != getattr(UNSTATED, name):
+            numbers[name] = float(value)
+    return numbers
+
+
+def _data_from(numbers: Mapping[str, float]) -> DataPlate:
+    stated: dict[str, Any] = {}
+    for name in DataPlate.__struct_fields__:
+        if name in CURVES:
+            n_points = sum(key.startswith(f"{name}[") for key in numbers) // 2
+            stated[name] = tuple((numbers[f"{name}[{at}][0]"], numbers[f"{name}[{at}][1]"]) for at in range(n_points))
+        elif name in numbers:
+            stated[name] = int(numbers[name]) if name.startswith("n_") else numbers[name]
+    return DataPlate(**stated)
 
 
 def _window(golden: GoldenWindow) -> Window | None:

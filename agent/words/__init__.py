@@ -70,15 +70,18 @@ class Words:
         """A quantity in words: "suction pressure"."""
         return self.entry("channels", channel) or channel.rpartition("_")[0].replace("_", " ") or channel
 
-    def column(self, column: str, band_hz: tuple[float, float] | None = None) -> str:
-        """A column of the vector in words; `band_hz` for a column that is a frequency band."""
+    def column(self, column: str, declared: str, band_hz: tuple[float, float] | None = None) -> str:
+        """A column of the vector in words: its feature's own where the language has no others.
+
+        Args: declared: the feature's words. band_hz: of a column that is a frequency band.
+        """
         channel, _, statistic = column.rpartition(":")
         if channel:
             template = self.entry("statistics", statistic) or "{channel}"
             return template.format(channel=self.channel(channel))
         feature = column.partition("[")[0]
         low, high = band_hz or (0.0, 0.0)
-        return (self.entry("columns", feature) or feature).format(low=f"{low:g}", high=f"{high:g}")
+        return (self.entry("columns", feature) or declared).format(low=f"{low:g}", high=f"{high:g}")
 
     # -- evidence
 

@@ -174,8 +174,8 @@ MANY_TOLD = (
     (34, 'machines[0].sensors: "accel-1": no source has a sensor of this name.  (drive-1, vib-1)'),
     (
         39,
-        'machines[1].bearings.de = "6309x": bearings.toml, bearing "6309x": is not in the table; it has 6309, 6310, 6308. '
-        "Add its geometry (n_elements, element_mm, pitch_mm) there",
+        'machines[1].bearings.de = "6309x": bearings.toml, bearing "6309x": is not in the table; it has 6309, 6320, 6319. '
+        "Write its geometry instead of its name: { n_elements = 8, element_mm = 15.1, pitch_mm = 65 }",
     ),
 )
 
@@ -299,6 +299,41 @@ def test_one_endpoint_in_two_sources_is_told_to_be_one(hark: Callable[..., Said]
         'sources[1].host = "127.0.0.1": is the place of sources[0] already; put all sensors of one endpoint into'
         in said.err
     )
+
+
+@pytest.mark.parametrize(
+    ("bearing", "line"),
+    [
+        (
+            "{ n_elements = 8, ball_mm = 15.9, pitch_mm = 65 }",
+            "machines[0].bearings.de: ball_mm: no such key. Here go n_elements, element_mm, pitch_mm, contact_angle_deg, bpfo, "
+            "bpfi, bsf, ftf, designation",
+        ),
+        (
+            "{ n_elements = 8, element_mm = 15.9, pitch_mm = 65, bpfo = 3.02 }",
+            "machines[0].bearings.de: gives geometry and factors; write either n_elements, element_mm, pitch_mm, "
+            "contact_angle_deg or bpfo, bpfi, bsf, ftf",
+        ),
+        (
+            "{ bpfo = 3.02, bpfi = 4.98, bsf = 3.85, ftf = 0.378 }",
+            "machines[0].bearings.de: bsf = 3.85 looks wrong: by bpfo and bpfi it is at most 1.918. Write the ball's spin "
+            "frequency once; some makers print the defect frequency of the ball, which is twice that",
+        ),
+        (
+            "6308",
+            'machines[0].bearings.de: is 6308; write its designation in quotes, "6308", or its numbers in braces',
+        ),
+    ],
+    ids=["unknown", "both", "twice", "number"],
+)
+def test_a_bearing_described_wrongly_is_told_in_one_line(
+    hark: Callable[..., Said], tmp_path: Path, bearing: str, line: str
+) -> None:
+    """Its lines would be sought in the wrong place, and no alarm would ever say so."""
+    path = site_file(tmp_path, bearings=f"{{ de = {bearing} }}")
+    said = hark("check", path, "--offline")
+    assert said.err.splitlines() == [f"hark check: {path} has 1 problem:", f"  line 25   {line}"]
+    assert said.code == 2
 
 
 @pytest.mark.parametrize(

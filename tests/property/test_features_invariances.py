@@ -18,8 +18,7 @@ CORES = Cores(MOTOR.plan_at)
 CORE = CORES.at(25600.0)
 NAMEPLATE = Nameplate(1460.0, 50.0, 6, orders_of_geometry(8, 15.88, 65.0))
 POINT = OperatingPoint(1460.0, 50.0, 6.0)
-BURST = [at for at, feature in enumerate(MOTOR.features) if feature.kind == "burst"]
-LINES_HZ = MOTOR.lines_hz(NAMEPLATE, POINT)[BURST]
+LINES_HZ = MOTOR.all_lines_hz(NAMEPLATE, POINT)
 RATIOS = np.array([name.endswith("_ratio") for name in MOTOR.names])
 
 seeds = st.integers(0, 2**32 - 1)
@@ -42,8 +41,8 @@ def compute(samples):
 def test_a_row_gives_the_same_bits_alone_and_in_any_place_of_a_block(seed, order):
     """The scheduler may fill blocks as it likes, and a replay gives the bytes of the live run."""
     samples = block(seed)
-    alone = np.concatenate([CORE(samples[at : at + 1], LINES_HZ) for at in range(4)])
-    together = CORE(np.ascontiguousarray(samples[list(order)]), LINES_HZ)
+    alone = np.concatenate([CORE(samples[at : at + 1], LINES_HZ).values for at in range(4)])
+    together = CORE(np.ascontiguousarray(samples[list(order)]), LINES_HZ).values
     assert together.tobytes() == alone[list(order)].tobytes()
 
 

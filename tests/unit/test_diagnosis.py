@@ -67,12 +67,16 @@ def score_of(names: tuple[str, ...], deviations: dict[str, float], absent: tuple
     return Score("M-1", float(contributions.sum()), 50.0, contributions, z, present, 0)
 
 
+def words_of(name: str) -> str:
+    return known_features()[name.partition(":")[2] or name.partition("[")[0]].words
+
+
 def view_of(names: tuple[str, ...], score: Score) -> View:
     n = len(names)
     values = np.where(score.present, 2.0 + score.deviations, np.nan).astype(np.float64)
     units = [printed_unit(name.split(":", maxsplit=1)[0].split("[", maxsplit=1)[0]) for name in names]
     return View(
-        names, [WORDS.column(name, (1000.0, 2500.0)) for name in names], units,
+        names, [WORDS.column(name, words_of(name), (1000.0, 2500.0)) for name in names], units,
         values, np.full(n, 2.0), np.full(n, 4.0), np.full(n, np.nan), {"bearing": "DE bearing 6308", "bearing_short": "DE bearing"},
     )  # fmt: skip
 

@@ -1,0 +1,55 @@
+"""Sums and pieces of rows: exact enough in float32, and the same bits in any company.
+
+A row's sum must not depend on which rows stand beside it, nor on how many threads BLAS has: replay gives the bytes of the
+live run. So every row is summed by BLAS dot products of its own, in pieces too short for OpenBLAS to share out among threads,
+and the pieces are added in double precision. (A matrix product blocks over rows; an einsum is slower; measured.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.vocabulary import F32, F64
+
+LONGEST = 8192  # OpenBLAS gives dot products of more than 10,000 terms to several threads
+
+
+def dots(rows: F32, other: F32) -> F64:
+    """The sum of products along each row.
+
+    Args: rows: shape (..., n). other: shape (n,), or as `rows`.
+    Returns: shape (...), float64.
+    """
+    n = rows.shape[-1]
+    if n <= LONGEST:
+        whole_row: F64 = np.matmul(rows[..., None, :], other[..., None])[..., 0, 0].astype(np.float64)
+        return whole_row
+    n_pieces = -(-n // LONGEST)
+    width = n // n_pieces
+    whole = n_pieces * width
+    pieces = rows[..., :whole].reshape(*rows.shape[:-1], n_pieces, 1, width)
+    others = other[..., :whole].reshape(*other.shape[:-1], n_pieces, width, 1)
+    found: F64 = np.matmul(pieces, others)[..., 0, 0].sum(axis=-1, dtype=np.float64)
+    if whole < n:
+        found += np.matmul(rows[..., None, whole:], other[..., whole:, None])[..., 0, 0]
+    return found
+
+
+def stretches(rows: F32, start: NDArray[np.intp], width: int) -> F32:
+    """Pieces of `width` numbers that begin at `start` in each row, copied out as memory lies.
+
+    Args: rows: shape (n_rows, n), a row's numbers side by side. start: shape (1 or n_rows, n_pieces), each from 0 to n - width.
+    Returns: shape (n_rows, n_pieces, width).
+    """
+    n_rows, n = rows.shape
+    strides = (*rows.strides, rows.strides[1])
+    overlapping = np.ndarray((n_rows, n - width + 1, width), rows.dtype, rows, 0, strides)
+    found: F32 = overlapping[np.arange(n_rows)[:, None], start]
+    return found
+
+
+def within(numbers: F64, lowest: float, highest: float) -> F64:
+    """The same numbers, NaN where they lie outside (or are NaN already)."""
+    found: F64 = np.where((numbers >= lowest) & (numbers <= highest), numbers, np.nan)
+    return found
