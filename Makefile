@@ -35,8 +35,8 @@ format: $(VENV)/.installed ## put the code into the house's shape
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed ## latency, memory and throughput, as ratios
-	@$(BIN)/hark bench
+bench: $(VENV)/.installed ## latency, memory, throughput, features beside their peers (PART=features for one part)
+	@$(BIN)/hark bench $(PART)
 
 INPUTS ?= 1000000
 SEED ?= 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -76,3 +78,7 @@ def _insert(connection: sqlite3.Connection, rows: list[tuple[int, int, bytes, No
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany("INSERT INTO sample (utc_ns, channel_set, value, quality) VALUES (?, ?, ?, ?)", rows)
     connection.execute("COMMIT")
+
+
+if __name__ == "__main__":  # as every part of `hark bench`: ROOT SECONDS
+    print(json.dumps(store_benchmark(float(sys.argv[2]))))

@@ -1,9 +1,9 @@
 """`hark bench`: latency, memory, throughput and vector time, as numbers that a reader can repeat on his own machine.
 
-Ratios come from one interleaved run of the parts themselves (`python -m agent.microbench`); memory, start and latency from a
-real agent in a process of its own that watches ten simulated machines over the wire. It learns them, is started again cold,
-and one of them then falls ill, so that the latency holds the durable commit of a real alarm. Bursts without a pause are a part of
-their own (bench_bursts.py). No bars here, only what was seen.
+Ratios come from interleaved runs of the parts themselves, in processes of their own (`python -m agent.store_benchmark`, `python -m
+training.feature_bench`); memory, start and latency from a real agent that watches ten simulated machines over the wire. It
+learns them, is started again cold, and one of them then falls ill, so that the latency holds the durable commit of a real
+alarm. Bursts without a pause are a part of their own (bench_bursts.py). No bars here, only what was seen.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from simulator.stage import (
     site_with_ports,
 )
 
+Measure = Callable[[Path, float, str], dict[str, Any]]  # root, seconds, engine -> figures by name
+
 N_SETS = 5  # a motor and its pump each: ten machines
 LEARN_WINDOWS = 10
 BURST_INTERVAL_S = 2.0
@@ -54,6 +56,15 @@ UNITS = {
     "idle_cpu_pct": ("one core, ten machines, scalars at 1 Hz, no bursts", "%"),
     "vector_over_ffts_single": ("full vector of a 3-axis 1 s window over the FFTs it needs", "x"),
     "vector_over_ffts_fours": ("the same, twelve axes in blocks of four", "x"),
+    "naive_over_ours": ("naive SciPy, every feature by itself, over the full vector", "x"),
+    "tsfresh_minimal_over_ours": ("tsfresh, its smallest set, over the full vector", "x"),
+    "tsfresh_subset_over_ours": ("tsfresh, what answers to our features, over the full vector", "x"),
+    "tsfel_subset_over_ours": ("tsfel, what answers to our features, over the full vector", "x"),
+    "page_faults_per_window": ("pages from the kernel for one warm window", ""),
+    "machines_per_core": ("machines that one core can watch, 1 s windows at 50 % overlap", ""),
+    "tagbank_over_bare": ("TagBank without its median over a bare update of its rows, 1,000 tags", "x"),
+    "tagbank_median_over_bare": ("the same with its median", "x"),
+    "river_over_tagbank": ("River: mean, variance, median of 1,000 tags, over the TagBank", "x"),
     "tags_per_s": ("tags into SQLite, one core", "1/s"),
     "sqlite_over_executemany": ("of what a bare executemany of the same rows does", "x"),
     "latency_p50_ms": ("burst arrived to alarm committed, median", "ms"),
@@ -61,23 +72,31 @@ UNITS = {
     **bench_bursts.UNITS,
     **bench_modbus.UNITS,
 }
+# figures that another library is needed for
+PEERS = {
+    "tsfresh_minimal_over_ours": "tsfresh",
+    "tsfresh_subset_over_ours": "tsfresh",
+    "tsfel_subset_over_ours": "tsfel",
+    "river_over_tagbank": "river",
+}
 
 
 class BenchPart(StrEnum):
     """What can be measured alone."""
 
     live = "live"
-    micro = "micro"
     bursts = "bursts"
     modbus = "modbus"
+    store = "store"
+    features = "features"
 
 
 def bench(
+    only: Annotated[BenchPart | None, typer.Argument(metavar="PART", help="one part alone; all without")] = None,
     json_: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
     seconds: Annotated[float, typer.Option(min=0.2, help="how long each part is measured")] = 5.0,
     engine: Annotated[str, typer.Option(help="onnx or tflite")] = "onnx",
     root: Annotated[Path | None, typer.Option(help="the folder that holds config/ and models/")] = None,
-    only: Annotated[BenchPart | None, typer.Option(help="one part alone")] = None,
 ) -> int:
     """Latency, memory, throughput and vector time on this very machine."""
     found = find_root(root)
@@ -92,17 +111,28 @@ def bench(
 
 def _lines(figures: Mapping[str, Any]) -> list[str]:
     """For people: the figures in the order of UNITS, and what was dropped on the way, by the counter's name."""
-    lines = [f"{figures[name]:>12.6g} {unit:5} {says}" for name, (says, unit) in UNITS.items() if name in figures]
+    lines = [_line(name, figures[name]) for name in UNITS if name in figures]
     return lines + [f"{n:>12} {'':5} dropped: {name}" for name, n in figures.get("burst_drops", {}).items()]
 
 
-def _micro(root: Path, seconds: float, engine: str) -> dict[str, Any]:
-    """Ratios of the parts, in a process of their own, so that nothing else of ours is in its memory."""
-    command = [sys.executable, "-m", "agent.microbench", str(root), str(seconds)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
-    if answer.returncode != 0:
-        raise PartFailed(f"the microbench ended with exit code {answer.returncode}\n{answer.stderr[-1500:]}")
-    return dict(json.loads(answer.stdout))
+def _line(name: str, value: float | None) -> str:
+    says, unit = UNITS[name]
+    if value is None:
+        return f"{'-':>12} {unit:5} {says}: {PEERS[name]} is not installed: pip install {PEERS[name]}"
+    return f"{value:>12.6g} {unit:5} {says}"
+
+
+def _apart(module: str) -> Measure:
+    """A part that is a module with ROOT and SECONDS, in a process of its own: nothing else of ours is in its memory."""
+
+    def measure(root: Path, seconds: float, engine: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", module, str(root), str(seconds)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+        if answer.returncode != 0:
+            raise PartFailed(f"{module} ended with exit code {answer.returncode}\n{answer.stderr[-1500:]}")
+        return dict(json.loads(answer.stdout))
+
+    return measure
 
 
 def _live(root: Path, seconds: float, engine: str) -> dict[str, Any]:
@@ -242,9 +272,10 @@ def _scenario() -> str:
     return "\n".join(lines) + "\n"
 
 
-PARTS: dict[BenchPart, Callable[[Path, float, str], dict[str, Any]]] = {
+PARTS: dict[BenchPart, Measure] = {
     BenchPart.live: _live,
     BenchPart.bursts: bench_bursts.bursts,
     BenchPart.modbus: bench_modbus.modbus,
-    BenchPart.micro: _micro,
+    BenchPart.store: _apart("agent.store_benchmark"),
+    BenchPart.features: _apart("training.feature_bench"),
 }

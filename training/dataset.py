@@ -29,7 +29,12 @@ from simulator.machine_set import SetParameters
 F32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-STEADY_TAGS = ("tag.level", "tag.slow_level", "tag.thermal_level", "tag.median")  # what a single moment of a steady machine tells
+STEADY_TAGS = (
+    "tag.level",
+    "tag.slow_level",
+    "tag.thermal_level",
+    "tag.median",
+)  # what a single moment of a steady machine tells
 BEARINGS = {"motor": "6308", "pump": "6309"}
 SEVERITIES = (0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.0)
 N_CURVE_POINTS = 8  # what a site file takes

@@ -23,7 +23,7 @@ EDGE_ROOMS = ("firmware_bridge", "agent")
 # What extras bring, by the name it is imported by; and what must never come in as somebody's dependency.
 NOT_INSTALLED = (
     "onnxruntime", "ai_edge_litert", "tflite_runtime", "starlette", "uvicorn", "amqtt", "sklearn", "onnx", "flatbuffers",
-    "optuna", "pyarrow", "deltalake", "dask", "distributed", "pandas", "tensorflow", "torch",
+    "optuna", "pyarrow", "deltalake", "dask", "distributed", "pandas", "tensorflow", "torch", "tsfresh", "tsfel", "river",
 )  # fmt: skip
 NOT_LOADED = ("scipy.signal", "scipy.stats", *NOT_INSTALLED)
 
