@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from agent.features import DataPlate, FeatureSet, Nameplate, feature_set_of
 from agent.features.bearings import BearingOrders, bearing_orders, own_orders
+from agent.features.speed import nominal_supply_hz
 from agent.machine import MachineProfile, StateRule, load_machine_profile
 from firmware_bridge.broker import BrokerKeys, Place
 from firmware_bridge.checked import Table, key_line, load, read_tree
@@ -103,7 +104,12 @@ class MachineSection(Table, frozen=True):
     sensors: Annotated[tuple[str, ...], Meta(min_length=1)]
     places: dict[str, str] = {}
     rated_speed_rpm: Annotated[float, Meta(gt=0)] | None = None
-    line_frequency_hz: Annotated[float, Meta(gt=0)] = 50.0
+    line_frequency_hz: (
+        Annotated[
+            float, Meta(gt=0, description="that the motor is made for; left out: 50 or 60, as its rated speed tells")
+        ]
+        | None
+    ) = None
     bearings: dict[str, Any] = {}  # a designation, or own numbers: features/bearings.py checks them
     vanes: Annotated[int, Meta(ge=1)] | None = None
     assume_running: bool = False
@@ -338,7 +344,7 @@ def _machine(
         rated_speed_rpm=spec.rated_speed_rpm or float("nan"),
         bearing=orders,
         n_vanes=spec.vanes,
-        line_frequency_hz=spec.line_frequency_hz,
+        line_frequency_hz=_line_frequency_hz(spec),
         data=spec.nameplate,
     )
     bundle_dir = (
@@ -348,6 +354,12 @@ def _machine(
         check.add(f"{key}.bundle", f"{bundle_dir} holds no model bundle; leave bundle out to use the shipped one")
     bursts = tuple(name for name in spec.sensors if name in burst_sensors)
     return Machine(spec, profile, feature_set_of(profile), nameplate, roles, bursts, bundle_dir)
+
+
+def _line_frequency_hz(spec: MachineSection) -> float:
+    if spec.line_frequency_hz is not None:
+        return spec.line_frequency_hz
+    return nominal_supply_hz(spec.rated_speed_rpm) if spec.rated_speed_rpm else float("nan")
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

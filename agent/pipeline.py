@@ -155,7 +155,8 @@ class Pipeline:
             return outcome
         watch = self.watches[machines[0]]
         started = perf_counter()
-        windows = self._windower.step(waveform, watch.operating_point(), waveform.monotonic_ns)
+        point = watch.operating_point(self._tags, waveform.monotonic_ns)
+        windows = self._windower.step(waveform, point, waveform.monotonic_ns)
         self.budget.record("window", perf_counter() - started)
         for window in windows:
             self.counters["windows"] += 1

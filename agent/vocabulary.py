@@ -43,11 +43,17 @@ class OperatingState:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """Under what a window was taken. NaN where no sensor tells."""
+    """Under what a window was taken. NaN where no sensor tells.
+
+    Attributes:
+        speed_age_s: of the speed reading. speed_spread_ratio: how far its last readings lie apart, over their mean.
+    """
 
     shaft_speed_rpm: float = float("nan")
     line_frequency_hz: float = float("nan")
     active_power_kw: float = float("nan")
+    speed_age_s: float = 0.0
+    speed_spread_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,6 +47,7 @@ VELOCITY = "spectrum.velocity_rms_mm_s"
 N_WINDOWS_KEPT = 2  # bursts kept in memory per machine, so that an alarm carries the one before it too
 MIN_SHARE_PRESENT = 0.5  # of the baseline's columns; with fewer there is no verdict
 N_AXES = 3  # the velocity column adds axes: above sqrt(3) times a zone's boundary one axis is beyond it for certain
+N_SIGMA_SPREAD = 4.0  # standard deviations from the smallest of some readings to the largest
 EXCURSION_LIMIT = 3.0  # a smoothed score takes at most this many thresholds from one decision, so that it can come back
 
 
@@ -111,6 +112,7 @@ class MachineWatch:
             for name, (channel, statistic) in features.statistics.items()
             if channel in machine.roles
         ]
+        self._point = OperatingPoint()  # of the last vector
         self._windows: deque[Window] = deque(maxlen=N_WINDOWS_KEPT)
         self._smoothed: F32 | None = None
         self._smoothed_ns = 0
@@ -129,9 +131,7 @@ class MachineWatch:
         found = Findings()
         values = self._current_values(tags, muted)
         self.last_values = {**values, **self._from_windows}
-        point = operating_point(
-            values, self.machine.profile.state.speed_channel, self.machine.profile.state.power_channel
-        )
+        point = self.operating_point(tags, monotonic_ns)
         self.state = self._states.step(point.shaft_speed_rpm, point.active_power_kw, monotonic_ns)
         self._check_limits(values, monotonic_ns, utc_ns, found)
         if not self.machine.burst_sensors and self._is_due(monotonic_ns):
@@ -148,10 +148,17 @@ class MachineWatch:
         self._judge(window, tags, muted, window.arrived_monotonic_ns, utc_ns, found)
         return found
 
-    def operating_point(self) -> OperatingPoint:
-        """Under what its bursts are taken now."""
-        rule = self.machine.profile.state
-        return operating_point(self.last_values, rule.speed_channel, rule.power_channel)
+    def operating_point(self, tags: TagBank, monotonic_ns: int) -> OperatingPoint:
+        """Under what its bursts are taken now: speed, supply frequency and power; NaN where none tells."""
+        rule, values = self.machine.profile.state, self.last_values
+        frequency_hz = values.get("output_frequency_hz", values.get("line_frequency_hz", math.nan))
+        speed_rpm, power_kw = (values.get(channel, math.nan) for channel in (rule.speed_channel, rule.power_channel))
+        if not speed_rpm > 0:
+            return OperatingPoint(speed_rpm, frequency_hz, power_kw)
+        at = self.machine.roles[rule.speed_channel]
+        age_s = float(tags.silent_s(monotonic_ns, slice(at, at + 1))[0])
+        spread_rpm = N_SIGMA_SPREAD * float(tags.std(slice(at, at + 1))[0])
+        return OperatingPoint(speed_rpm, frequency_hz, power_kw, age_s, spread_rpm / speed_rpm)
 
     # ------------------------------------------------------------------ vector, score, verdict
     def _judge(
@@ -179,6 +186,7 @@ class MachineWatch:
     ) -> FeatureVector:
         statistics = self._statistics(tags, muted, monotonic_ns)
         values, present = self.machine.features.compute(window, statistics, self.machine.nameplate, self._cores)
+        self._point = self._cores.point if window is not None else self.operating_point(tags, monotonic_ns)
         return FeatureVector(
             machine=self.machine.tag,
             state=self.state,
@@ -332,7 +340,7 @@ class MachineWatch:
 
     def _explain(self, vector: FeatureVector, score: Score) -> Any:
         baseline = self.baselines[vector.state.key]
-        return self._diagnosis.of_score(self.machine, vector, score, baseline, self.operating_point())
+        return self._diagnosis.of_score(self.machine, vector, score, baseline, self._point)
 
     def _check_limits(self, values: Mapping[str, float], monotonic_ns: int, utc_ns: int, found: Findings) -> None:
         running = {Mode.UNKNOWN: None}.get(self.state.mode, self.state.mode is Mode.RUNNING)
@@ -422,7 +430,7 @@ class MachineWatch:
         return self._learner.progress().get(self.state.key, 0.0)
 
     def _feature_record(self, vector: FeatureVector, score: Score | None, window: Window | None) -> Record:
-        point = self.operating_point()
+        point = self._point
         body = {
             "machine_type": self.machine.spec.type,
             "state": vector.state.key,
@@ -437,6 +445,7 @@ class MachineWatch:
                 "active_power_kw": _number(point.active_power_kw),
                 "line_frequency_hz": _number(point.line_frequency_hz),
             },
+            "speed_source": self._cores.speed_source if window is not None else None,
         }
         return Record("feature", vector.machine, vector.utc_ns, body, arrived_monotonic_ns=vector.arrived_monotonic_ns)
 
@@ -456,12 +465,6 @@ class Cadence:
     @property
     def interval_s(self) -> float:
         return float(np.median(self._intervals_s)) if self._intervals_s else 600.0
-
-
-def operating_point(values: Mapping[str, float], speed_channel: str, power_channel: str) -> OperatingPoint:
-    """Speed, supply frequency and power from a machine's channels; NaN where none tells."""
-    frequency_hz = values.get("output_frequency_hz", values.get("line_frequency_hz", math.nan))
-    return OperatingPoint(values.get(speed_channel, math.nan), frequency_hz, values.get(power_channel, math.nan))
 
 
 def burst_records(windows: deque[Window]) -> list[Record]:

@@ -79,8 +79,8 @@ def plain_value(column: Column, record: Record) -> float:
 
 
 def mean_m_s2(record: Record) -> float:
-    """Arithmetic mean."""
-    return float(np.mean(record.samples_m_s2))
+    """Size of the arithmetic mean: a sensor may be screwed on either way round."""
+    return float(np.abs(np.mean(record.samples_m_s2)))
 
 
 def rms_m_s2(record: Record) -> float:

@@ -13,16 +13,18 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import cache, cached_property
 
 import numpy as np
 
 import agent.features as package
-from agent.features.core import Core, Cores, Measured
-from agent.features.feature import ROWS, Column, Feature, Plan, in_line_order
+from agent.features.core import Core, Cores
+from agent.features.feature import ROWS, Column, Feature, Moments, Plan, Rows, in_line_order
 from agent.features.nameplate import DataPlate, Nameplate
+from agent.features.orders import resample_to_angle
+from agent.features.speed import NOT_KNOWN, ShaftSpeed, SpeedTag, shaft_speed
 from agent.machine import ColumnSpec, MachineProfile
 from agent.tagbank import TagPlan
 from agent.vocabulary import F32, F64, Mask, OperatingPoint, Window
@@ -148,17 +150,33 @@ class FeatureSet:
         return values, present
 
     def _fill_burst(self, values: F32, window: Window, nameplate: Nameplate, cores: Cores) -> None:
+        cores.point, cores.speed_source = window.point, NOT_KNOWN.source
         refusal = self.refusal(window)
         if refusal is not None:
             cores.refused[refusal.name.lower()] += 1
             return
         core = cores.at(window.sample_rate_hz)
-        measured = core(window.samples, self.all_lines_hz(nameplate, window.point))
-        refusal = _unusable(measured)
+        rows = core.transform(window.samples)
+        refusal = _unusable(rows.moments)
         if refusal is not None:
             cores.refused[refusal.name.lower()] += 1
             return
-        values[self._burst_columns] = self._over_axes(measured.values)
+        speed = self._speed(rows, core.plan.bin_hz, nameplate, window.point)
+        if speed.moved:
+            profile = speed.profile(self.n_samples / window.sample_rate_hz)
+            rows = core.transform(resample_to_angle(window.samples, window.sample_rate_hz, profile).samples)
+        cores.point, cores.speed_source = replace(window.point, shaft_speed_rpm=speed.rpm), speed.source
+        per_axis = core.measure(rows, self.all_lines_hz(nameplate, cores.point))
+        values[self._burst_columns] = self._over_axes(per_axis)
+
+    def _speed(self, rows: Rows, bin_hz: float, nameplate: Nameplate, point: OperatingPoint) -> ShaftSpeed:
+        """The burst's shaft speed, as far as a line asks for one."""
+        if not self._line_features:
+            return NOT_KNOWN
+        tag = SpeedTag(point.shaft_speed_rpm, point.speed_age_s, point.speed_spread_ratio)
+        if any(feature.family == "current" for feature in self._line_features):
+            return tag.speed if tag.rpm > 0 else NOT_KNOWN  # a current has no comb, and slip is what it is asked for
+        return shaft_speed(rows.spectrum, bin_hz, nameplate, point, tag)
 
     def _over_axes(self, per_axis: F32) -> F32:
         """Energies add, ratios take the worst axis: the vector does not know which way the sensor was screwed on."""
@@ -206,8 +224,8 @@ class FeatureSet:
         return np.array(adding, dtype=np.bool_)
 
 
-def _unusable(measured: Measured) -> Refusal | None:
-    rms, mean = measured.moments.rms_m_s2, measured.moments.mean_m_s2
+def _unusable(moments: Moments) -> Refusal | None:
+    rms, mean = moments.rms_m_s2, moments.mean_m_s2
     if not np.isfinite(rms).all():  # a NaN passes through every sum
         return Refusal.NOT_FINITE
     return Refusal.FLAT if (rms <= FLAT * np.abs(mean)).any() else None

@@ -11,7 +11,6 @@ import importlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,19 +18,9 @@ from agent.features import fourier
 from agent.features.feature import Analysis, Moments, Plan, Rows
 from agent.features.scratch import SCRATCH
 from agent.features.sums import dots
-from agent.vocabulary import F32, F64
+from agent.vocabulary import F32, F64, OperatingPoint
 
-
-class Measured(NamedTuple):
-    """What a core answers for a block.
-
-    Attributes:
-        values: shape (n_rows, n_columns), float32 in each column's unit; NaN where a line is not known.
-        moments: of the rows, not finite for a row that holds a sample which is no number.
-    """
-
-    values: F32
-    moments: Moments
+NO_LINES = np.empty((1, 0))
 
 
 class Core:
@@ -49,34 +38,43 @@ class Core:
         families = dict.fromkeys(f.family for f in plan.features)
         self.analyses: dict[str, Analysis] = {name: _analysis_of(name)(plan) for name in families}
 
-    def __call__(self, samples: F32, lines_hz: F64) -> Measured:
+    def __call__(self, samples: F32, lines_hz: F64) -> F32:
         """Features of up to four windows, of whatever axes and machines; four cost little more than one.
 
         Args:
             samples: shape (n_rows, n_samples), m/s2, n_rows from 1 to ROWS. Not changed.
             lines_hz: shape (n_lines,) or (n_rows, n_lines), where the plan's lines stand; NaN where that is not known.
+        Returns: shape (n_rows, n_columns), float32 in each column's unit; NaN where a line is not known.
         """
+        return self.measure(self.transform(samples), lines_hz)
+
+    def measure(self, rows: Rows, lines_hz: F64) -> F32:
+        """The second half: features of rows just transformed."""
+        rows = rows._replace(line_bins=np.atleast_2d(lines_hz) / self.plan.bin_hz)
         with np.errstate(divide="ignore", invalid="ignore"):  # a flat row has no ratios
-            rows = self._transform(samples, lines_hz)
             found = {name: analysis(rows) for name, analysis in self.analyses.items()}
             columns = [formula(found[family], column) for family, formula, column in self._formulas]
-        return Measured(np.array(columns, np.float32).T, rows.moments)
+            return np.array(columns, np.float32).T
 
-    def _transform(self, samples: F32, lines_hz: F64) -> Rows:
-        """Centre the rows and window them; the transform takes four, missing ones silent, and is cheaper for it."""
+    def transform(self, samples: F32) -> Rows:
+        """The first half, which needs no line: centre the rows, window them, transform them, good until the thread's next call.
+
+        The transform takes four rows, missing ones silent, and is cheaper for it.
+        """
         n_rows, n_samples = samples.shape
         in_time = SCRATCH.rows("in_time", n_samples, np.float32)
         spectrum = SCRATCH.rows("spectrum", n_samples // 2 + 1, np.complex64)
         power = SCRATCH.rows("in_time", 2 * (n_samples // 2 + 2), np.float32)[:n_rows]  # over what was in time
-        mean = dots(samples, self._ones) / n_samples
-        centred = np.subtract(samples, mean.astype(np.float32)[:, None], out=in_time[:n_rows])
-        moments = _moments(mean, centred, spectrum.view(np.float32)[:n_rows, :n_samples])
-        np.multiply(centred, self._window, out=centred)
-        in_time[n_rows:] = 0
-        fourier.rfft(in_time, out=spectrum)
-        np.square(spectrum[:n_rows].view(np.float32), out=power[:, :-2])
-        power[:, -2:] = 0
-        return Rows(moments, spectrum[:n_rows], power, np.atleast_2d(lines_hz) / self.plan.bin_hz)
+        with np.errstate(invalid="ignore"):  # a sample that is no number makes its row none
+            mean = dots(samples, self._ones) / n_samples
+            centred = np.subtract(samples, mean.astype(np.float32)[:, None], out=in_time[:n_rows])
+            moments = _moments(mean, centred, spectrum.view(np.float32)[:n_rows, :n_samples])
+            np.multiply(centred, self._window, out=centred)
+            in_time[n_rows:] = 0
+            fourier.rfft(in_time, out=spectrum)
+            np.square(spectrum[:n_rows].view(np.float32), out=power[:, :-2])
+            power[:, -2:] = 0
+        return Rows(moments, spectrum[:n_rows], power, NO_LINES)
 
 
 def _moments(mean: F64, centred: F32, scratch: F32) -> Moments:
@@ -114,7 +112,12 @@ def _analysis_of(family: str) -> Callable[[Plan], Analysis]:
 
 
 class Cores:
-    """The cores of one feature set, one per sample rate seen lately, and why windows were refused.
+    """The cores of one machine, one per sample rate seen lately, and what became of its windows.
+
+    Attributes:
+        refused: windows that were not computed, by reason. point: what the last one was computed for, with the shaft speed that
+        was found for it. speed_source: where that came from, as `ShaftSpeed.source`.
+
 
     A sensor's true rate is its own and drifts with temperature; building a core takes about a millisecond, so keeping a
     few is enough and keeping all would be a leak.
@@ -126,6 +129,8 @@ class Cores:
         self._cores: OrderedDict[float, Core] = OrderedDict()
         self.refused: Counter[str] = Counter()
         self.built = 0
+        self.point = OperatingPoint()
+        self.speed_source = ""
 
     def __len__(self) -> int:
         return len(self._cores)

@@ -35,6 +35,7 @@ UNKNOWN = float("nan")
 STEADY_RATIO = 0.01  # a larger change within a burst smears its lines (domain practice: track orders, or reject)
 SURE = 4.0  # standard deviations that a change must have to be believed
 LEAST_CONFIDENCE = 0.5
+LARGEST_SLIP = 0.08  # at rated load, of small motors
 LONGEST_TAG_AGE_S = 2.0
 LARGEST_TAG_SPREAD_RATIO = 0.005
 TAG_SIGMA_RATIO = 0.002  # a drive's own estimate of speed, without an encoder
@@ -111,27 +112,27 @@ def shaft_speed(
     nameplate: Nameplate,
     point: OperatingPoint,
     tag: SpeedTag | None = None,
-    load_ratio: float = UNKNOWN,
     search_hz: tuple[float, float] | None = None,
 ) -> ShaftSpeed:
-    """The speed of one machine's burst, by the order of trust: tag; the comb within what slip allows; slip; not known.
+    """The speed of one machine's burst, by the order of trust: a tag that is fresh and steady; the comb within what slip
+    allows; any other tag; slip; not known.
 
     Args:
         spectrum: shape (n_axes, n_bins), the core's (`Rows.spectrum`) or `hann_spectrum` of the samples.
-        point: its supply frequency goes before the nameplate's; its speed is not read, `tag` says how far to trust it.
-        load_ratio: shaft power over rated power.
+        point: its supply frequency goes before the nameplate's, its power tells the load where the nameplate has a rated
+            power; its speed is not read, `tag` says how far to trust it.
         search_hz: bounds for a machine whose nameplate does not tell; else not read.
     Source: domain practice: f (1 - s) / p with s about rated slip times load, refined by the comb of 1x, 2x, 3x.
     """
-    told = tag.speed if tag is not None and tag.trusted else slip_speed(nameplate, point, load_ratio)
-    if told.source == "tag":
-        window = (told.rpm * (1 - LARGEST_TAG_SPREAD_RATIO) / 60, told.rpm * (1 + LARGEST_TAG_SPREAD_RATIO) / 60)
-    else:
-        window = slip_window_hz(nameplate, point) or search_hz or (UNKNOWN, UNKNOWN)
+    if tag is not None and tag.trusted:
+        return tag.speed  # and nothing is asked of the burst: what held its speed for seconds held it for one more
+    window = slip_window_hz(nameplate, point) or search_hz or (UNKNOWN, UNKNOWN)
     seen = estimate_speed(spectrum, bin_hz, window, comb_orders(nameplate), 2 * supply_hz(nameplate, point))
-    if told.source == "tag" or (told.source == "slip" and seen.source == "none"):
-        return replace(told, change_ratio=seen.change_ratio, change_sigma_ratio=seen.change_sigma_ratio)
-    return seen
+    if seen.source == "comb":
+        return seen
+    if tag is not None and tag.rpm > 0:
+        return replace(tag.speed, confidence=LEAST_CONFIDENCE)
+    return slip_speed(nameplate, point, load_ratio(nameplate, point))
 
 
 def comb_orders(nameplate: Nameplate) -> tuple[int, ...]:
@@ -140,6 +141,19 @@ def comb_orders(nameplate: Nameplate) -> tuple[int, ...]:
 
 
 # -- what the nameplate allows -----------------------------------------------------------------------------------------
+
+
+def nominal_supply_hz(rated_speed_rpm: float) -> float:
+    """50 or 60, whichever an induction motor of this rated speed must be made for; NaN where both or neither fit.
+
+    1460 rpm is 2.7 % below a synchronous speed of 50 Hz and 19 % below one of 60 Hz; no motor has such a slip.
+    """
+    fitting = []
+    for hz in (50.0, 60.0):
+        n_pairs = math.floor(60 * hz / rated_speed_rpm)
+        if n_pairs and 1 - rated_speed_rpm * n_pairs / (60 * hz) < LARGEST_SLIP:
+            fitting.append(hz)
+    return fitting[0] if len(fitting) == 1 else UNKNOWN
 
 
 def pole_pairs(nameplate: Nameplate) -> float:
@@ -167,6 +181,11 @@ def slip_window_hz(nameplate: Nameplate, point: OperatingPoint) -> tuple[float, 
     synchronous_hz, slip_hz = _synchronous_and_slip_hz(nameplate, point)
     low_hz = synchronous_hz - 1.5 * slip_hz
     return (low_hz, synchronous_hz) if low_hz > 0 else None
+
+
+def load_ratio(nameplate: Nameplate, point: OperatingPoint) -> float:
+    """Shaft power over rated power; NaN: not known."""
+    return point.active_power_kw * nameplate.data.rated_efficiency_ratio / nameplate.data.rated_power_kw
 
 
 def slip_speed(nameplate: Nameplate, point: OperatingPoint, load_ratio: float = UNKNOWN) -> ShaftSpeed:

@@ -41,8 +41,8 @@ def compute(samples):
 def test_a_row_gives_the_same_bits_alone_and_in_any_place_of_a_block(seed, order):
     """The scheduler may fill blocks as it likes, and a replay gives the bytes of the live run."""
     samples = block(seed)
-    alone = np.concatenate([CORE(samples[at : at + 1], LINES_HZ).values for at in range(4)])
-    together = CORE(np.ascontiguousarray(samples[list(order)]), LINES_HZ).values
+    alone = np.concatenate([CORE(samples[at : at + 1], LINES_HZ) for at in range(4)])
+    together = CORE(np.ascontiguousarray(samples[list(order)]), LINES_HZ)
     assert together.tobytes() == alone[list(order)].tobytes()
 
 

@@ -142,13 +142,54 @@ def test_the_zoom_envelope_is_the_full_envelope():
     core = CORES[id(MOTOR)].at(RATE_HZ)
     analysis = core.analyses["envelope"]
     x = np.stack([ringing(BEARING.bpfo, seed=seed) for seed in range(4)]).astype(np.float32)
-    rows = core._transform(x, MOTOR.all_lines_hz(NAMEPLATE, POINT))
+    rows = core.transform(x)
     band = rows.spectrum[:, analysis._band]
     zoomed = np.abs(np.fft.rfft(analysis._squared_envelope(band))) * analysis.n_points
     full = np.zeros((4, N), complex)
     full[:, : band.shape[1]] = band
     oracle = np.abs(np.fft.rfft(np.abs(np.fft.ifft(full)) ** 2)) * N
     np.testing.assert_allclose(zoomed[:, 4:1500], oracle[:, 4:1500], rtol=2e-3, atol=1e-4 * oracle[:, 4:1500].max())
+
+
+def turning(mean_hz, change=0.0, seed=0):
+    """Lines at 1x, 2x, 3x and 6x and rings at BPFO, all on one shaft angle, which speeds up by `change` over the burst."""
+    rng = np.random.default_rng(seed)
+    turns = mean_hz * (TIME_S + change * (TIME_S**2 - TIME_S) / 2)
+    lines = sum(
+        level * np.sin(2 * np.pi * order * turns + order) for order, level in ((1, 0.5), (2, 0.3), (3, 0.2), (6, 0.4))
+    )
+    hits = np.zeros(N)
+    hits[np.searchsorted(turns, np.arange(0, mean_hz - 1, 1 / BEARING.bpfo))] = 8.0
+    ring = np.exp(-2 * np.pi * 3500 * 0.04 * TIME_S[:400]) * np.sin(2 * np.pi * 3500 * TIME_S[:400])
+    return lines + np.convolve(hits, ring)[:N] + 0.2 * rng.standard_normal(N)
+
+
+UNTOLD = OperatingPoint(line_frequency_hz=50.0)
+PLATE = Nameplate(1460.0, 50.0, 6, BEARING)
+
+
+def test_without_a_speed_signal_the_lines_are_found_by_the_burst_s_own_comb():
+    """A motor on the mains with nothing but an accelerometer: what its plate allows is searched, and all lines follow."""
+    cores = CORES[id(MOTOR)]
+    axes = [turning(24.4, seed=seed) for seed in range(3)]
+    alone = measured(MOTOR, window(*axes, point=UNTOLD), PLATE)
+    assert cores.speed_source == "comb"
+    assert cores.point.shaft_speed_rpm == pytest.approx(24.4 * 60, rel=1e-3)
+    told = measured(MOTOR, window(*axes, point=OperatingPoint(24.4 * 60, 50.0)), PLATE)
+    for name in ("spectrum.line_1x_mm_s", "spectrum.line_3x_mm_s", "envelope.bpfo_ratio"):
+        assert alone[name] == pytest.approx(told[name], rel=0.02), name
+
+
+def test_a_speed_ramp_within_a_burst_is_tracked():
+    """A tenth faster at the end than at the start: the bearing's lines read as at constant speed, not a third of it."""
+    steady, ramp = ([turning(24.4, change, seed) for seed in range(3)] for change in (0.0, 0.1))
+    wanted = measured(MOTOR, window(*steady, point=UNTOLD), PLATE)["envelope.bpfo_ratio"]
+    tracked = measured(MOTOR, window(*ramp, point=UNTOLD), PLATE)["envelope.bpfo_ratio"]
+    believed_steady = measured(MOTOR, window(*ramp, point=OperatingPoint(24.4 * 60, 50.0)), PLATE)[
+        "envelope.bpfo_ratio"
+    ]
+    assert tracked == pytest.approx(wanted, rel=0.1)
+    assert believed_steady < 0.7 * wanted
 
 
 def test_unknown_speed_bearing_or_supply_is_absent_never_guessed():

@@ -16,6 +16,7 @@ from agent.features.speed import (
     comb_orders,
     estimate_speed,
     hann_spectrum,
+    nominal_supply_hz,
     pole_pairs,
     shaft_speed,
     slip_speed,
@@ -129,10 +130,10 @@ def test_a_steady_machine_has_not_moved():
 
 
 def test_a_fresh_and_steady_tag_goes_before_everything():
-    """It is believed as it is; the burst only adds whether speed moved meanwhile."""
+    """It is believed as it is, and the burst is not even asked."""
     found = shaft_speed(burst(24.5), BIN_HZ, PUMP, MAINS, SpeedTag(1471.0, 0.5, 0.001))
     assert (found.source, found.rpm, found.confidence) == ("tag", 1471.0, 1.0)
-    assert abs(found.change_ratio) < 0.01
+    assert not found.moved
     assert 2.9 < found.sigma_rpm < 3.1
 
 
@@ -145,6 +146,25 @@ def test_a_stale_or_unsteady_tag_is_not_asked(tag):
     found = shaft_speed(burst(24.5), BIN_HZ, PUMP, MAINS, tag)
     assert found.source == "comb"
     assert found.rpm == pytest.approx(1470.0, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rated_rpm", "hz"),
+    [
+        (2980, 50),
+        (1460, 50),
+        (975, 50),
+        (3550, 60),
+        (1750, 60),
+        (1175, 60),
+        (875, 60),
+        (700, math.nan),
+        (5000, math.nan),
+    ],
+)
+def test_the_rated_speed_tells_the_frequency_that_a_motor_is_made_for(rated_rpm, hz):
+    """Nobody in Ohio writes 60 into a site file, and 50 would be wrong there; 700 rpm is eight poles here, ten there."""
+    assert nominal_supply_hz(rated_rpm) == pytest.approx(hz, nan_ok=True)
 
 
 def test_without_lines_slip_is_computed_and_says_how_far_it_may_be_off():
