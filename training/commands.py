@@ -84,7 +84,7 @@ def train(
 
 
 def evaluate(
-    protocol: Annotated[str, typer.Argument(help="motor_pump or skab")],
+    protocol: Annotated[str, typer.Argument(help="bearings, motor_pump or skab")],
     folder: Annotated[Path, typer.Argument(help="the recordings, in that protocol's layout")],
     engine: Annotated[str, typer.Option(help="onnx or tflite")] = "onnx",
     root: Root = None,

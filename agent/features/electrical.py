@@ -103,7 +103,7 @@ def current_unbalance_excess_pct(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="motor load",
     source="US DOE, Determining Electric Motor Load and Efficiency: power over rated power, else current over rated current",
-    moved_by=("overload", "load_loss", "dry_run", "dead_head"),
+    moved_by=("overload", "load_loss", "dry_run", "dead_head", "impeller_wear"),
     may_use=(*SHAFT_POWER, "motor_current_a", *PHASE_CURRENTS),
 )
 def load_ratio(now: Readings, plate: Nameplate) -> float:

@@ -142,7 +142,7 @@ def head_m(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="pump efficiency",
     source="ISO 9906:2012, pump efficiency rho g Q H / P at the shaft",
-    moved_by=("impeller_wear", "clogged_impeller", "cavitation", "recirculation", "air_entrainment"),
+    moved_by=("impeller_wear", "clogged_impeller", "cavitation", "recirculation", "air_entrainment", "dry_run"),
     may_use=(*WATER_SIDE, *SHAFT_POWER),
 )
 def efficiency_ratio(now: Readings, plate: Nameplate) -> float:
@@ -168,7 +168,7 @@ def specific_energy_kwh_m3(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="suction reserve (NPSH available)",
     source="ISO 9906:2012, NPSH: absolute suction head over the vapour pressure's, at the impeller's height",
-    moved_by=("cavitation", "clogged_strainer"),
+    moved_by=("cavitation", "clogged_strainer", "dry_run"),
     needs=("suction_pressure_bar",),
     may_use=(*FLOW, *LIQUID),
 )
@@ -181,7 +181,7 @@ def npsh_available_m(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="suction reserve over the pump's need",
     source="ANSI/HI 9.6.1: NPSH margin ratio NPSHa / NPSH3, at least 1.1 to 1.5; NPSH3 goes with speed squared",
-    moved_by=("cavitation", "clogged_strainer"),
+    moved_by=("cavitation", "clogged_strainer", "dry_run"),
     needs=("suction_pressure_bar", SPEED),
     may_use=(*FLOW, *LIQUID),
 )
@@ -196,7 +196,7 @@ def npsh_margin_ratio(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="flow over best flow",
     source="ANSI/HI 9.6.3: preferred region 70 to 120 % of best-efficiency flow at the same speed",
-    moved_by=("recirculation", "dead_head", "dry_run"),
+    moved_by=("recirculation", "dead_head", "dry_run", "impeller_wear"),
     needs=(SPEED,),
     may_use=FLOW,
 )
@@ -236,7 +236,7 @@ def flow_at_rated_speed_m3_h(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="power referred to rated speed",
     source=AFFINITY,
-    moved_by=("dry_run", "dead_head", "clogged_impeller", "air_entrainment"),
+    moved_by=("dry_run", "dead_head", "clogged_impeller", "air_entrainment", "impeller_wear"),
     needs=(SPEED,),
     may_use=SHAFT_POWER,
 )
@@ -266,7 +266,7 @@ def head_residual_m(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="efficiency against the pump's curve",
     source="ISO 9906:2012 and the affinity laws: efficiency less the curve's at Q / n",
-    moved_by=("impeller_wear", "clogged_impeller", "cavitation", "air_entrainment"),
+    moved_by=("impeller_wear", "clogged_impeller", "cavitation", "air_entrainment", "dry_run"),
     needs=(SPEED,),
     may_use=(*WATER_SIDE, *SHAFT_POWER),
 )

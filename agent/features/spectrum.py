@@ -208,7 +208,18 @@ def zone_ratio(levels: Levels, column: Column) -> F64:
     version=1,
     words="acceleration {low} to {high} Hz",
     source="Parseval's theorem on the Hann spectrum, lower edge within, upper edge without",
-    moved_by=("lubrication", "cavitation", "bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
+    moved_by=(
+        "lubrication",
+        "cavitation",
+        "bearing_outer_race",
+        "bearing_inner_race",
+        "bearing_ball_cage",
+        "looseness",
+        "misalignment",
+        "unbalance",
+        "recirculation",
+        "dry_run",
+    ),
     over_axes="root_sum_square",
     parameters=("band",),
 )
@@ -221,7 +232,15 @@ def band_rms_m_s2(levels: Levels, column: Column) -> F32:
     version=1,
     words="centre of the spectrum",
     source="power-weighted mean frequency of 256 equal parts of the Hann spectrum",
-    moved_by=("cavitation", "lubrication", "bearing_outer_race", "unbalance"),
+    moved_by=(
+        "misalignment",
+        "looseness",
+        "unbalance",
+        "bearing_outer_race",
+        "bearing_inner_race",
+        "cavitation",
+        "lubrication",
+    ),
 )
 def centroid_hz(levels: Levels, column: Column) -> F64:
     """Where the vibration's power lies: impacts, hiss and cavitation pull it up, unbalance pulls it down."""
@@ -232,7 +251,15 @@ def centroid_hz(levels: Levels, column: Column) -> F64:
     version=1,
     words="evenness of the spectrum (entropy)",
     source="Shannon 1948, of the shares of power in 256 equal parts of the spectrum, over its largest possible value",
-    moved_by=("cavitation", "lubrication", "unbalance", "misalignment", "looseness"),
+    moved_by=(
+        "misalignment",
+        "looseness",
+        "unbalance",
+        "bearing_outer_race",
+        "bearing_inner_race",
+        "cavitation",
+        "lubrication",
+    ),
     transform="linear",
 )
 def entropy_ratio(levels: Levels, column: Column) -> F64:
@@ -245,7 +272,7 @@ def entropy_ratio(levels: Levels, column: Column) -> F64:
     version=1,
     words="noise floor of the spectrum",
     source="median of the power in 256 equal parts of the spectrum, times 256: lines and humps fill few parts and move no median",
-    moved_by=("cavitation", "lubrication"),
+    moved_by=("cavitation", "lubrication", "bearing_outer_race", "bearing_inner_race"),
     over_axes="root_sum_square",
 )
 def noise_floor_m_s2(levels: Levels, column: Column) -> F64:
@@ -276,7 +303,7 @@ def line_half_mm_s(levels: Levels, column: Column) -> F64:
     version=1,
     words="1x line",
     source=_LINE_SOURCE,
-    moved_by=("unbalance", "misalignment"),
+    moved_by=("unbalance", "misalignment", "looseness", "clogged_impeller"),
     over_axes="root_sum_square",
     line_hz=ShaftLines((1.0,)),
 )
@@ -315,7 +342,7 @@ def line_3x_mm_s(levels: Levels, column: Column) -> F64:
     version=1,
     words="4x to 10x lines",
     source=_LINE_SOURCE + "; root sum of squares of seven lines",
-    moved_by=("looseness",),
+    moved_by=("looseness", "dry_run"),
     over_axes="root_sum_square",
     line_hz=ShaftLines((4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)),
     n_lines=7,
@@ -329,7 +356,7 @@ def harmonics_mm_s(levels: Levels, column: Column) -> F64:
     version=1,
     words="vane pass line",
     source=_LINE_SOURCE + "; number of vanes times shaft speed",
-    moved_by=("cavitation",),
+    moved_by=("recirculation", "looseness", "dry_run", "cavitation"),
     over_axes="root_sum_square",
     line_hz=_vane_pass_hz,
 )
@@ -342,7 +369,7 @@ def vane_pass_mm_s(levels: Levels, column: Column) -> F64:
     version=1,
     words="sidebands of the vane pass line",
     source=_LINE_SOURCE + "; one shaft turn below and above vane pass",
-    moved_by=("clogged_impeller", "recirculation"),
+    moved_by=("clogged_impeller", "recirculation", "looseness"),
     over_axes="root_sum_square",
     line_hz=_vane_sidebands_hz,
     n_lines=2,

@@ -1,8 +1,8 @@
 """Squared envelopes of many bands of one burst, all cut out of one spectrum.
 
-A ring that comes back modulates the band of its resonance; which band that is, nobody knows beforehand. So several are cut
-out of the burst's spectrum, each by a short inverse transform: a level of bands together costs about one transform of the
-whole burst. `agent.diagnosis.bearing` looks for lines in them, `agent.features.kurtogram` for the band that rings.
+A ring that comes back modulates the band of its resonance, and which band that is, nobody knows beforehand. So several are
+cut out of the burst's spectrum, each by a short inverse transform: a row of bands side by side costs about one transform
+of the whole burst. `agent.diagnosis.bearing` looks for lines in them, `agent.features.kurtogram` for the band that rings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from agent.features import fourier
 from agent.features.fourier import C64
 from agent.vocabulary import F32
 
+LOWEST_HZ, HIGHEST_HZ = 500.0, 12_000.0  # below is the machine's own movement, above most mounts carry nothing
 TAPER = 0.05  # of a burst, at each end: the ends do not meet, and a strong slow line would ring in every band there
 NOTHING = np.float32(1e-30)  # keeps a silent band silent instead of undefined
 
@@ -25,7 +26,7 @@ def tapered_spectrum(rows: F32) -> C64:
     n = rows.shape[1]
     n_fade = math.ceil(TAPER * n)
     fade = (0.5 - 0.5 * np.cos(np.pi * (np.arange(n_fade) + 0.5) / n_fade)).astype(np.float32)
-    level: F32 = rows - rows.mean(axis=1, keepdims=True, dtype=np.float32)
+    level: F32 = rows - rows.mean(axis=1, keepdims=True)
     level[:, :n_fade] *= fade
     level[:, n - n_fade :] *= fade[::-1]
     return fourier.rfft(level)
@@ -34,25 +35,38 @@ def tapered_spectrum(rows: F32) -> C64:
 def whitened(spectrum: C64) -> C64:
     """All lines of equal height, their phases kept: what is steady is gone, what comes and goes stays.
 
-    Source: Borghesani et al. 2013, cepstrum pre-whitening by dividing the spectrum by its magnitude.
+    Source: Borghesani et al. 2013, cepstrum pre-whitening: the spectrum divided by its magnitude.
     """
-    white: C64 = spectrum / np.maximum(np.abs(spectrum), NOTHING)
+    height: F32 = np.maximum(np.abs(spectrum), NOTHING)
+    white: C64 = np.divide(spectrum, height, dtype=np.complex64)
     return white
 
 
-def squared_envelopes(spectrum: C64, first_bins: Sequence[int], n_bins: int) -> F32:
-    """Squared envelope of each band over its own mean, of the burst's middle that is not faded.
+class BandCutter:
+    """Cuts bands of one width out of spectra.
 
-    Args: one burst's spectrum, shape (n_lines,); where the bands begin; how many bins each is wide.
-    Returns: shape (n_bands, n_points), mean 1 over the band's burst; two points and more for each bin of width.
+    Attributes:
+        n_bins: how many lines of the spectrum a band is wide.
+        points_per_burst: how many points its envelope would have over the whole burst, faded ends and all.
+        n_points: how many it has.
     """
-    n_points = fourier.fast_length(2 * n_bins)
-    bands = np.zeros((len(first_bins), n_points), np.complex64)
-    for band, first in zip(bands, first_bins, strict=True):
-        band[:n_bins] = spectrum[first : first + n_bins]
-    signal = fourier.ifft(bands)
-    squared: F32 = np.square(signal.real) + np.square(signal.imag)
-    n_fade = math.ceil(TAPER * n_points)
-    middle = squared[:, n_fade : n_points - n_fade]
-    relative: F32 = middle / np.maximum(middle.mean(axis=1, keepdims=True), NOTHING)
-    return relative
+
+    def __init__(self, n_bins: int) -> None:
+        self.n_bins = n_bins
+        self.points_per_burst = fourier.fast_length(2 * n_bins)
+        self._n_fade = math.ceil(TAPER * self.points_per_burst)
+        self.n_points = self.points_per_burst - 2 * self._n_fade
+
+    def squared_envelopes(self, spectrum: C64, first_bins: Sequence[int]) -> F32:
+        """Squared envelope of each band over its own mean, without the faded ends.
+
+        Args: one burst's tapered spectrum, shape (n_lines,); where the bands begin.
+        Returns: shape (n_bands, n_points); mean 1, or 0 for a band that holds nothing.
+        """
+        bands = np.zeros((len(first_bins), self.points_per_burst), np.complex64)
+        for band, first in zip(bands, first_bins, strict=True):
+            band[: self.n_bins] = spectrum[first : first + self.n_bins]
+        signal = fourier.ifft(bands)[:, self._n_fade : self._n_fade + self.n_points]
+        squared: F32 = np.square(signal.real) + np.square(signal.imag)
+        squared /= np.maximum(squared.mean(axis=1, keepdims=True), NOTHING)
+        return squared

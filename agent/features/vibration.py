@@ -42,6 +42,8 @@ def mean_m_s2(moments: Moments, column: Column) -> F64:
         "bearing_inner_race",
         "bearing_ball_cage",
         "looseness",
+        "misalignment",
+        "unbalance",
     ),
     over_axes="root_sum_square",
 )
@@ -54,7 +56,16 @@ def rms_m_s2(moments: Moments, column: Column) -> F64:
     version=1,
     words="largest acceleration",
     source="ISO 13373-1, true zero-to-peak value (not RMS times root 2)",
-    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage", "looseness"),
+    moved_by=(
+        "bearing_outer_race",
+        "bearing_inner_race",
+        "bearing_ball_cage",
+        "looseness",
+        "lubrication",
+        "cavitation",
+        "misalignment",
+        "unbalance",
+    ),
 )
 def peak_m_s2(moments: Moments, column: Column) -> Floats:
     """Largest distance of a sample from the mean."""
@@ -77,7 +88,7 @@ def crest_ratio(moments: Moments, column: Column) -> F64:
     version=1,
     words="lopsidedness (skewness)",
     source="third standardised moment m3 / m2^1.5; 0 for every symmetric signal",
-    moved_by=("looseness",),
+    moved_by=("looseness", "misalignment", "bearing_outer_race", "bearing_inner_race"),
     transform="linear",
 )
 def skewness_ratio(moments: Moments, column: Column) -> F64:
@@ -89,7 +100,7 @@ def skewness_ratio(moments: Moments, column: Column) -> F64:
     version=1,
     words="shock content (kurtosis)",
     source="Pearson's kurtosis m4 / m2^2; 3 for Gaussian noise, 4 to 10 with an early spall, 3 again late",
-    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
+    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage", "looseness"),
 )
 def kurtosis_ratio(moments: Moments, column: Column) -> F64:
     """Fourth central moment over the square of the second: 1.5 for a sine, 3 for Gaussian noise."""

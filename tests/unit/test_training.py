@@ -211,7 +211,7 @@ def test_a_folder_that_is_no_recording_is_one_clear_line(tmp_path: Path) -> None
         (["train", "data", "--out", "x"], "add --machine-type"),
         (["train", "--generic", "motor"], "add --out"),
         (["train", "--generic", "fan", "--out", "x"], "the simulator has motor and pump"),
-        (["evaluate", "unheard", "."], "it has motor_pump, skab"),
+        (["evaluate", "unheard", "."], "it has bearings, motor_pump, skab"),
         (["data", "check", "/nowhere"], "is no dataset"),
         (["model", "verify", "/nowhere"], "manifest.json"),
     ],
