@@ -65,7 +65,7 @@ def motor_power_factor(load_ratio: float, rated_ratio: float, no_load_current_ra
     version=1,
     words="voltage unbalance",
     source="NEMA MG 1, 12.45: largest deviation from the mean of the line-to-line voltages, over the mean",
-    moved_by=(),
+    moved_by=("supply_unbalance",),
     may_use=VOLTAGES,
 )
 def voltage_unbalance_pct(now: Readings, plate: Nameplate) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent.diagnosis import catalogue
 from agent.features import feature_set_of, known_features
 from agent.machine import Burst, ColumnSpec, load_machine_profile
 from agent.tagbank import STATISTICS, TagPlan
@@ -34,6 +35,7 @@ def test_every_feature_says_what_it_is(feature):
     assert feature.words
     assert feature.source
     assert feature.version >= 1
+    assert set(feature.moved_by) <= set(catalogue()), "a fault that nobody can name"
     if feature.kind == "burst":
         assert feature.unit in UNITS.values()
         assert feature.evaluate.__doc__
