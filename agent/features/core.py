@@ -84,7 +84,7 @@ def _moments(mean: F64, centred: F32, scratch: F32) -> Moments:
     second = dots(centred, centred) / n_samples
     return Moments(
         mean_m_s2=mean,
-        peak_m_s2=np.sqrt(squares.max(axis=1)),
+        peak_m_s2=np.sqrt(np.maximum.reduce(squares, axis=1)),
         rms_m_s2=np.sqrt(second),
         second=second,
         third=dots(squares, centred) / n_samples,

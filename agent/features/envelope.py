@@ -67,11 +67,8 @@ class Analysis:
         if self._only_rms:
             return Envelope(rms, np.full_like(rms, np.nan), {})
         squared = self._squared_envelope(rows.spectrum[:, self._band])
-        return Envelope(
-            rms,
-            self._kurtosis(squared[: len(power)]),
-            self._ratios(fourier.rfft(squared)[: len(power)], rows.line_bins),
-        )
+        spectrum = fourier.rfft(squared)[: len(power)]
+        return Envelope(rms, self._kurtosis(squared[: len(power)], spectrum), self._ratios(spectrum, rows.line_bins))
 
     def _squared_envelope(self, band: np.ndarray) -> F32:
         """Shape (ROWS, n_points). Its window is Hann squared: both factors of |z|^2 bring one."""
@@ -84,10 +81,10 @@ class Analysis:
         squared: F32 = np.add(squares[..., 0], squares[..., 1], out=SCRATCH.rows("envelope", self.n_points, np.float32))
         return squared
 
-    def _kurtosis(self, squared: F32) -> F64:
+    def _kurtosis(self, squared: F32, spectrum: np.ndarray) -> F64:
         """Spectral kurtosis of the band (Antoni 2006): mean of |z|^4 over the square of the mean of |z|^2, less 2."""
-        mean = dots(squared, self._ones[: self.n_points]) / self.n_points
-        kurtosis: F64 = dots(squared, squared) / self.n_points / np.square(mean) / HANN_KURTOSIS - GAUSSIAN_KURTOSIS
+        total = spectrum[:, 0].real.astype(np.float64)
+        kurtosis: F64 = dots(squared, squared) * (self.n_points / HANN_KURTOSIS) / np.square(total) - GAUSSIAN_KURTOSIS
         return kurtosis
 
     def _ratios(self, spectrum: np.ndarray, line_bins: F64) -> dict[str, F64]:

@@ -28,7 +28,7 @@ class Levels(NamedTuple):
         velocity_mm_s, displacement_um: shape (n_rows,), RMS of the severity band.
         bands_m_s2: shape (n_rows, n_bands), RMS acceleration.
         cells: shape (n_rows, n_cells), mean square acceleration of equal parts of the spectrum, (m/s2)^2; total: their sums,
-            shape (n_rows,); middles_hz: shape (n_cells,).
+            shape (n_rows,); centroid_hz: shape (n_rows,), their mean place.
         lines_mm_s: by feature, shape (n_rows,), RMS velocity.
     """
 
@@ -37,7 +37,7 @@ class Levels(NamedTuple):
     bands_m_s2: F32
     cells: F32
     total: F64
-    middles_hz: F32
+    centroid_hz: F64
     lines_mm_s: dict[str, F64]
 
 
@@ -49,27 +49,28 @@ class Analysis:
 
     def __init__(self, plan: Plan) -> None:
         self._velocity = _interleaved(plan.bins(plan.velocity_band_hz))
-        self._to_velocity = np.repeat(integration_weights(plan, plan.velocity_band_hz, 1), 2)
-        self._to_displacement = np.repeat(integration_weights(plan, plan.velocity_band_hz, 2), 2)
+        weights = [integration_weights(plan, plan.velocity_band_hz, times) for times in (1, 2)]
+        self._integrated = np.repeat(np.stack(weights), 2, axis=1)
         self._edges, self._cells, self._bands = _grid(plan)
         edges = self._edges[self._cells] / 2
-        self._middles_hz = ((edges[1:] + edges[:-1] - 1) / 2 * plan.bin_hz).astype(np.float32)
-        self._ones = np.ones(self._middles_hz.size, np.float32)
+        middles_hz = (edges[1:] + edges[:-1] - 1) / 2 * plan.bin_hz
+        self._total_and_first = np.stack([np.ones_like(middles_hz), middles_hz]).astype(np.float32)
         self._lines = Lines(plan)
 
     def __call__(self, rows: Rows) -> Levels:
-        velocity = rows.power[:, self._velocity]
+        severity = np.sqrt(dots(rows.power[:, None, self._velocity], self._integrated))
         parts = np.add.reduceat(rows.power, self._edges, axis=1)
         cells = np.add.reduceat(parts, self._cells, axis=1)[:, :-1]
+        total_and_first = dots(cells[:, None], self._total_and_first)
         return Levels(
-            velocity_mm_s=np.sqrt(dots(velocity, self._to_velocity)),
-            displacement_um=np.sqrt(dots(velocity, self._to_displacement)),
+            velocity_mm_s=severity[:, 0],
+            displacement_um=severity[:, 1],
             bands_m_s2=np.sqrt(np.add.reduceat(parts, self._bands, axis=1)[:, ::2])
             if self._bands.size
             else cells[:, :0],
             cells=cells,
-            total=dots(cells, self._ones),
-            middles_hz=self._middles_hz,
+            total=total_and_first[:, 0],
+            centroid_hz=total_and_first[:, 1] / total_and_first[:, 0],
             lines_mm_s=self._lines(rows),
         )
 
@@ -244,7 +245,7 @@ def band_rms_m_s2(levels: Levels, column: Column) -> F32:
 )
 def centroid_hz(levels: Levels, column: Column) -> F64:
     """Where the vibration's power lies: impacts, hiss and cavitation pull it up, unbalance pulls it down."""
-    return dots(levels.cells, levels.middles_hz) / levels.total
+    return levels.centroid_hz
 
 
 @feature(

@@ -18,7 +18,7 @@ LONGEST = 8192  # OpenBLAS gives dot products of more than 10,000 terms to sever
 def dots(rows: F32, other: F32) -> F64:
     """The sum of products along each row.
 
-    Args: rows: shape (..., n). other: shape (n,), or as `rows`.
+    Args: rows: shape (..., n). other: shape (n,), as `rows`, or one that broadcasts with it.
     Returns: shape (...), float64.
     """
     n = rows.shape[-1]
