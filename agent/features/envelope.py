@@ -99,9 +99,8 @@ class Analysis:
         start = np.minimum(np.maximum(start, LOWEST_BIN), self._last - self._n_around + 1)
         heights = stretches(np.abs(spectrum[:, : self._last + 1]), start, self._n_around)
         reach = np.maximum(TOLERANCE * centre, 1.0)
-        peaks = np.maximum.reduce(
-            heights * (np.abs(self._around - (centre - start)[..., None]) <= reach[..., None]), axis=-1
-        )
+        near = np.abs(self._around - (centre - start)[..., None]) <= reach[..., None]
+        peaks = np.maximum.reduce(heights * near.astype(np.float32), axis=-1)
         heights.partition(self._n_around // 2, axis=-1)
         floors = heights[..., self._n_around // 2] + 0 * centre  # NaN where the line is not known
         ratios = np.add.reduceat(peaks, self._first, axis=1) / np.add.reduceat(floors, self._first, axis=1)

@@ -7,11 +7,21 @@ and the pieces are added in double precision. (A matrix product blocks over rows
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.vocabulary import F32, F64
 
+
+def _dot_of_numpy_1(rows: F32, other: F32) -> F32:
+    """What np.vecdot is from NumPy 2 on: BLAS's dot product along the last axis."""
+    product: F32 = np.matmul(rows[..., None, :], other[..., None])[..., 0, 0]
+    return product
+
+
+_dot: Callable[[F32, F32], F32] = getattr(np, "vecdot", _dot_of_numpy_1)
 LONGEST = 8192  # OpenBLAS gives dot products of more than 10,000 terms to several threads
 
 
@@ -23,16 +33,15 @@ def dots(rows: F32, other: F32) -> F64:
     """
     n = rows.shape[-1]
     if n <= LONGEST:
-        whole_row: F64 = np.matmul(rows[..., None, :], other[..., None])[..., 0, 0].astype(np.float64)
-        return whole_row
+        return _dot(rows, other).astype(np.float64)
     n_pieces = -(-n // LONGEST)
     width = n // n_pieces
     whole = n_pieces * width
-    pieces = rows[..., :whole].reshape(*rows.shape[:-1], n_pieces, 1, width)
-    others = other[..., :whole].reshape(*other.shape[:-1], n_pieces, width, 1)
-    found: F64 = np.matmul(pieces, others)[..., 0, 0].sum(axis=-1, dtype=np.float64)
+    pieces = rows[..., :whole].reshape(*rows.shape[:-1], n_pieces, width)
+    others = other[..., :whole].reshape(*other.shape[:-1], n_pieces, width)
+    found: F64 = np.add.reduce(_dot(pieces, others), axis=-1, dtype=np.float64)
     if whole < n:
-        found += np.matmul(rows[..., None, whole:], other[..., whole:, None])[..., 0, 0]
+        found += _dot(rows[..., whole:], other[..., whole:])
     return found
 
 
