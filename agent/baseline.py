@@ -56,6 +56,7 @@ class Baseline:
         normal: shape (n_columns,), the median in physical units, for people.
         reference_score: see `reference_score`; thresholds are multiples of it. NaN until it is scored.
         n_windows: how many windows it was learned from.
+        envelope_band_hz: the machine's own band of the envelope that they were computed in; None: the machine type's.
     """
 
     location: F64
@@ -64,6 +65,7 @@ class Baseline:
     n_windows: int
     digest: str
     reference_score: float = float("nan")
+    envelope_band_hz: tuple[float, float] | None = None
 
     @classmethod
     def fit(
@@ -98,7 +100,8 @@ class Baseline:
     def as_document(self) -> dict[str, Any]:
         """As JSON-able values, for the buffer; NaN becomes null."""
         columns = {name: [_or_none(value) for value in getattr(self, name)] for name in ("location", "scale", "normal")}
-        return {**columns, "n_windows": self.n_windows, "digest": self.digest, "reference_score": self.reference_score}
+        others = ("n_windows", "digest", "reference_score", "envelope_band_hz")
+        return columns | {name: getattr(self, name) for name in others}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Baseline:
@@ -107,7 +110,16 @@ class Baseline:
             np.array([_or_nan(value) for value in document[name]], np.float64)
             for name in ("location", "scale", "normal")
         )
-        return cls(location, scale, normal, document["n_windows"], document["digest"], document["reference_score"])
+        band_hz = document.get("envelope_band_hz")
+        return cls(
+            location,
+            scale,
+            normal,
+            document["n_windows"],
+            document["digest"],
+            document["reference_score"],
+            tuple(band_hz) if band_hz else None,
+        )
 
 
 def _or_none(value: float) -> float | None:
@@ -136,6 +148,10 @@ class Learner:
         kept = self._seen.setdefault(key, [])
         kept.append(vector)
         return self._seen.pop(key) if len(kept) >= self.n_windows else None
+
+    def forget(self) -> None:
+        """Begin anew: what was collected was measured in another way."""
+        self._seen.clear()
 
     def fit(self, vectors: Sequence[FeatureVector]) -> Baseline:
         """The baseline of a complete collection."""

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,7 @@ from agent.decision.alarm import Condition
 from agent.decision.threshold import Change, ConditionTracker, LimitChange, LimitWatch, probability_per_decision
 from agent.diagnosis import Diagnosis
 from agent.features import ABSENT, Cores
+from agent.features.kurtogram import Kurtogram
 from agent.inference.bundle import Bundle
 from agent.machine import Limit
 from agent.state import StateTracker
@@ -47,6 +49,7 @@ VELOCITY = "spectrum.velocity_rms_mm_s"
 N_WINDOWS_KEPT = 2  # bursts kept in memory per machine, so that an alarm carries the one before it too
 MIN_SHARE_PRESENT = 0.5  # of the baseline's columns; with fewer there is no verdict
 N_AXES = 3  # the velocity column adds axes: above sqrt(3) times a zone's boundary one axis is beyond it for certain
+BAND_WINDOWS = 10  # that a machine's own envelope band is chosen from
 N_SIGMA_SPREAD = 4.0  # standard deviations from the smallest of some readings to the largest
 EXCURSION_LIMIT = 3.0  # a smoothed score takes at most this many thresholds from one decision, so that it can come back
 
@@ -106,7 +109,10 @@ class MachineWatch:
         self._states = StateTracker(
             machine.state_rule, machine.nameplate.rated_speed_rpm, assume_running=machine.spec.assume_running
         )
-        self._cores = Cores(features.plan_at)
+        known = next(iter(self.baselines.values()), None)
+        undecided = known is None and features.n_samples > 0
+        self._kurtogram = Kurtogram(features.n_samples, features.sample_rate_hz) if undecided else None
+        self._take_envelope_band(known.envelope_band_hz if known is not None else None)
         self._tag_statistics = [
             (name, statistic, machine.roles[channel])
             for name, (channel, statistic) in features.statistics.items()
@@ -145,6 +151,8 @@ class MachineWatch:
             self.budget.count_shed("window")
             return found
         self._windows.append(window)
+        if self.state.mode is Mode.RUNNING and not window.clipped:
+            self._look_for_envelope_band(window)
         self._judge(window, tags, muted, window.arrived_monotonic_ns, utc_ns, found)
         return found
 
@@ -256,6 +264,27 @@ class MachineWatch:
         return self.bundle.manifest.tail.quantile(probability)
 
     # ------------------------------------------------------------------ learning
+    def _take_envelope_band(self, band_hz: tuple[float, float] | None) -> None:
+        self._envelope_band_hz = band_hz
+        self._cores = Cores(partial(self.machine.features.plan_at, envelope_band_hz=band_hz))
+
+    def _look_for_envelope_band(self, window: Window) -> None:
+        """The first windows of a running machine say where it rings; where they do, learning begins anew in that band.
+
+        Once in a machine's life: the band is kept with its baselines, and with it what "normal" means.
+        """
+        whole = window.samples.shape[1] == self.machine.features.n_samples and np.isfinite(window.samples).all()
+        if self._kurtogram is None or not whole:
+            return
+        self._kurtogram.add(window.samples)
+        if len(self._kurtogram) < BAND_WINDOWS * len(window.samples):
+            return
+        band_hz = self._kurtogram.band_hz()
+        self._kurtogram = None
+        if band_hz is not None:
+            self._take_envelope_band(band_hz)
+            self._learner.forget()
+
     def _learn(self, vector: FeatureVector, found: Findings) -> None:
         if not vector.present.any() or self._is_sick(vector, found):
             return
@@ -263,7 +292,11 @@ class MachineWatch:
         if complete is None:
             return
         baseline = self._learner.fit(complete)
-        baseline = replace(baseline, reference_score=self._reference(complete, baseline))
+        baseline = replace(
+            baseline,
+            reference_score=self._reference(complete, baseline),
+            envelope_band_hz=self._envelope_band_hz,
+        )
         self.baselines[vector.state.key] = baseline
         found.baselines.append((vector.state.key, baseline))
 
@@ -445,6 +478,7 @@ class MachineWatch:
                 "active_power_kw": _number(point.active_power_kw),
                 "line_frequency_hz": _number(point.line_frequency_hz),
             },
+            "envelope_band_hz": self._envelope_band_hz,
             "speed_source": self._cores.speed_source if window is not None else None,
         }
         return Record("feature", vector.machine, vector.utc_ns, body, arrived_monotonic_ns=vector.arrived_monotonic_ns)

@@ -110,11 +110,11 @@ class FeatureSet:
         names += [name for at in self._quantity_columns for name in self.features[at].statistics]
         return {name: (channel, statistic) for name in names for channel, _, statistic in [name.partition(":")]}
 
-    def plan_at(self, sample_rate_hz: float) -> Plan:
-        """The plan of the burst columns at a sensor's true sample rate."""
+    def plan_at(self, sample_rate_hz: float, envelope_band_hz: tuple[float, float] | None = None) -> Plan:
+        """The plan of the burst columns at a sensor's true sample rate; `envelope_band_hz`: the machine's own, where it has one."""
         burst = [(c, f) for c, f in zip(self.columns, self.features, strict=True) if f.kind == "burst"]
         columns, features = zip(*burst, strict=True) if burst else ((), ())
-        bands = (self.bands_hz, self.envelope_band_hz, self.velocity_band_hz)
+        bands = (self.bands_hz, envelope_band_hz or self.envelope_band_hz, self.velocity_band_hz)
         return Plan(sample_rate_hz, self.n_samples, *bands, columns, features)
 
     def lines_hz(self, nameplate: Nameplate, point: OperatingPoint) -> F64:

@@ -22,29 +22,46 @@ LEAST_KURTOSIS = 0.5  # what a machine's own unevenness makes of noise, a turn, 
 MEDIAN_SPREAD = math.sqrt(math.pi / 2)  # standard deviation of a median over that of a mean
 
 
-def choose_band(bursts: F32, sample_rate_hz: float) -> tuple[float, float] | None:
-    """The band whose envelope is most uneven, in hertz; None where no band stands out over noise.
+class Kurtogram:
+    """Gathers bursts of one point in one operating state; keeps a few numbers of each, not the burst."""
 
-    Args: bursts: shape (n_bursts, n_samples), of one point in one operating state, in any unit; some ten are plenty.
-    Source: Antoni 2007, Fast computation of the kurtogram: its tree of halves and thirds, with bands cut out of the spectrum.
-        Gaussian noise: the squared envelope is exponential, so that its second moment over its mean's square is 2 with
-        variance 4 / n for n independent points.
-    """
-    spectra = tapered_spectrum(np.ascontiguousarray(bursts, np.float32))
-    n_bursts, n_samples = bursts.shape
-    found: list[tuple[float, float, float]] = []
-    for parts in PARTS:
-        width_hz = sample_rate_hz / (2 * parts)
-        first, beyond = math.ceil(LOWEST_HZ / width_hz), min(parts, math.floor(HIGHEST_HZ / width_hz))
-        if width_hz < LEAST_WIDTH_HZ or first >= beyond:
-            continue
-        kurtosis = np.median([_kurtosis(spectrum, parts, range(first, beyond)) for spectrum in spectra], axis=0)
-        n_independent = (1 - 2 * TAPER) * n_samples / (2 * parts)
-        noise = MEDIAN_SPREAD * 2 / math.sqrt(n_independent * n_bursts)
-        best = int(kurtosis.argmax())
-        if kurtosis[best] > max(LEAST_KURTOSIS, CLEAR * noise):
-            found.append((float(kurtosis[best]), (first + best) * width_hz, (first + best + 1) * width_hz))
-    return max(found)[1:] if found else None
+    def __init__(self, n_samples: int, sample_rate_hz: float) -> None:
+        self._n_samples = n_samples
+        self._levels: list[tuple[int, range]] = []
+        self._bands_hz: list[tuple[float, float]] = []
+        for parts in PARTS:
+            width_hz = sample_rate_hz / (2 * parts)
+            bands = range(math.ceil(LOWEST_HZ / width_hz), min(parts, math.floor(HIGHEST_HZ / width_hz)))
+            if width_hz >= LEAST_WIDTH_HZ and bands:
+                self._levels.append((parts, bands))
+                self._bands_hz += [(band * width_hz, (band + 1) * width_hz) for band in bands]
+        self._kurtosis: list[F64] = []
+
+    def __len__(self) -> int:
+        return len(self._kurtosis)
+
+    def add(self, rows: F32) -> None:
+        """Take in bursts, axes or times, shape (n_rows, n_samples), in any unit."""
+        for spectrum in tapered_spectrum(np.ascontiguousarray(rows, np.float32)):
+            of_level = [_kurtosis(spectrum, parts, bands) for parts, bands in self._levels]
+            self._kurtosis.append(np.concatenate(of_level) if of_level else np.zeros(0))
+
+    def band_hz(self) -> tuple[float, float] | None:
+        """The band whose envelope is most uneven; None where no band stands out over noise.
+
+        Source: Antoni 2007, Fast computation of the kurtogram: its tree of halves and thirds, with bands cut out of the
+            spectrum. Gaussian noise: the squared envelope is exponential, so that its second moment over its mean's square
+            is 2 with variance 4 / n for n independent points.
+        """
+        if not self._kurtosis or not self._bands_hz:
+            return None
+        widths = np.array([parts for parts, bands in self._levels for _ in bands])
+        n_independent = (1 - 2 * TAPER) * self._n_samples / (2 * widths)
+        noise = MEDIAN_SPREAD * 2 / np.sqrt(n_independent * len(self._kurtosis))
+        kurtosis = np.median(self._kurtosis, axis=0)
+        clear = np.where(kurtosis > np.maximum(LEAST_KURTOSIS, CLEAR * noise), kurtosis, -np.inf)
+        best = int(clear.argmax())
+        return self._bands_hz[best] if np.isfinite(clear[best]) else None
 
 
 def _kurtosis(spectrum: C64, parts: int, bands: range) -> F64:
