@@ -23,6 +23,10 @@ class Burst(Table, frozen=True):
     bands_hz: tuple[tuple[float, float], ...]
     envelope_band_hz: tuple[float, float]
     velocity_band_hz: tuple[float, float] = (10.0, 1000.0)
+    envelope_whitened: Annotated[
+        bool,
+        Meta(description="cepstrum pre-whitening: for machines whose gears or drives put strong lines into the band"),
+    ] = False
 
 
 class ColumnSpec(Table, frozen=True):

@@ -34,8 +34,8 @@ import numpy as np
 
 from agent.features import fourier
 from agent.features.bearings import BearingOrders
-from agent.features.fourier import C64
-from agent.features.subbands import HIGHEST_HZ, LOWEST_HZ, NOTHING, BandCutter, tapered_spectrum, whitened
+from agent.features.fourier import C64, NOTHING, whitened
+from agent.features.subbands import HIGHEST_HZ, LOWEST_HZ, BandCutter, tapered_spectrum
 from agent.vocabulary import F32, F64, Mask
 
 BAND_HZ = 1000.0  # holds a ring and the third harmonic of an inner race at 3600 rpm, up to order 5.5

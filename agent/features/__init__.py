@@ -74,12 +74,16 @@ class FeatureSet:
     bands_hz: tuple[tuple[float, float], ...] = ()
     envelope_band_hz: tuple[float, float] = (0.0, 0.0)
     velocity_band_hz: tuple[float, float] = (0.0, 0.0)
+    envelope_whitened: bool = False
     tags: TagPlan = field(default_factory=TagPlan)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over everything that the numbers depend on, nothing else."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        identity = asdict(self)
+        if not self.envelope_whitened:
+            del identity["envelope_whitened"]  # sets of before there was the choice are the same as ever
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -115,7 +119,7 @@ class FeatureSet:
         burst = [(c, f) for c, f in zip(self.columns, self.features, strict=True) if f.kind == "burst"]
         columns, features = zip(*burst, strict=True) if burst else ((), ())
         bands = (self.bands_hz, envelope_band_hz or self.envelope_band_hz, self.velocity_band_hz)
-        return Plan(sample_rate_hz, self.n_samples, *bands, columns, features)
+        return Plan(sample_rate_hz, self.n_samples, *bands, columns, features, self.envelope_whitened)
 
     def lines_hz(self, nameplate: Nameplate, point: OperatingPoint) -> F64:
         """Shape (n_columns,): where each column's (first) line stands now; NaN where it has none or that is not known."""
@@ -261,7 +265,7 @@ def feature_set_of(profile: MachineProfile) -> FeatureSet:
     if burst is None:
         return FeatureSet(columns)
     bands_hz = (burst.bands_hz, burst.envelope_band_hz, burst.velocity_band_hz)
-    return FeatureSet(columns, burst.sample_rate_hz, burst.n_samples, *bands_hz)
+    return FeatureSet(columns, burst.sample_rate_hz, burst.n_samples, *bands_hz, burst.envelope_whitened)
 
 
 def _column(key: str, spec: ColumnSpec, profile: MachineProfile, problems: list[Problem]) -> Column | None:

@@ -48,6 +48,7 @@ class Analysis:
         self._names, self._at, self._first = plan.lines_of("envelope")
         self._only_rms = {feature.id for feature in plan.features if feature.family == "envelope"} <= {rms_m_s2.id}
         self._highest_bin = HIGHEST_LINE_HZ / plan.bin_hz
+        self._whitened = plan.envelope_whitened
         self._band = plan.bins(plan.envelope_band_hz)
         self._width = self._band.stop - self._band.start
         self._parts = slice(2 * self._band.start, 2 * self._band.stop)
@@ -73,7 +74,7 @@ class Analysis:
     def _squared_envelope(self, band: np.ndarray) -> F32:
         """Shape (ROWS, n_points). Its window is Hann squared: both factors of |z|^2 bring one."""
         analytic = SCRATCH.rows("analytic", self.n_points, np.complex64)
-        analytic[: len(band), : self._width] = band
+        analytic[: len(band), : self._width] = fourier.whitened(band) if self._whitened else band
         analytic[: len(band), self._width :] = 0
         analytic[len(band) :] = 0
         signal = fourier.ifft(analytic).view(np.float32)

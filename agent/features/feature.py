@@ -237,6 +237,7 @@ class Plan:
         sample_rate_hz: the true one, as the sensor measured it.
         columns: the burst columns, in the order in which the core answers them.
         features: the declaration of each column.
+        envelope_whitened: whether all lines of the envelope's band are given one height first.
     """
 
     sample_rate_hz: float
@@ -246,6 +247,7 @@ class Plan:
     velocity_band_hz: tuple[float, float]
     columns: tuple[Column, ...]
     features: tuple[Feature, ...]
+    envelope_whitened: bool = False
 
     def lines_of(self, family: str) -> FamilyLines:
         """One family's lines among all of the plan's."""

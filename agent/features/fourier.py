@@ -21,6 +21,7 @@ from agent.vocabulary import F32
 
 C64 = NDArray[np.complex64]
 ALONG_ROWS = (1,)
+NOTHING = np.float32(1e-30)  # keeps a silent line silent instead of undefined
 BARE, BY_LENGTH = 0, 2  # pocketfft's norms: none for the forward transform, one over the length for the inverse
 
 
@@ -34,6 +35,16 @@ def ifft(rows: C64) -> C64:
     """Inverse complex transform of every row, divided by its length; may be written over its input."""
     signal: C64 = _pocketfft.c2c(rows, ALONG_ROWS, False, BY_LENGTH, rows, 1)
     return signal
+
+
+def whitened(spectrum: C64) -> C64:
+    """All lines of equal height, their phases kept: what is steady is gone, what comes and goes stays.
+
+    Source: Borghesani et al. 2013, cepstrum pre-whitening: the spectrum divided by its magnitude.
+    """
+    height: F32 = np.maximum(np.abs(spectrum), NOTHING)
+    white: C64 = np.divide(spectrum, height, dtype=np.complex64)
+    return white
 
 
 def fast_length(n: int) -> int:

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from agent.features import fourier
-from agent.features.fourier import C64
+from agent.features.fourier import C64, NOTHING
 from agent.vocabulary import F32
 
 LOWEST_HZ, HIGHEST_HZ = 500.0, 12_000.0  # below is the machine's own movement, above most mounts carry nothing
 TAPER = 0.05  # of a burst, at each end: the ends do not meet, and a strong slow line would ring in every band there
-NOTHING = np.float32(1e-30)  # keeps a silent band silent instead of undefined
 
 
 def tapered_spectrum(rows: F32) -> C64:
@@ -30,16 +29,6 @@ def tapered_spectrum(rows: F32) -> C64:
     level[:, :n_fade] *= fade
     level[:, n - n_fade :] *= fade[::-1]
     return fourier.rfft(level)
-
-
-def whitened(spectrum: C64) -> C64:
-    """All lines of equal height, their phases kept: what is steady is gone, what comes and goes stays.
-
-    Source: Borghesani et al. 2013, cepstrum pre-whitening: the spectrum divided by its magnitude.
-    """
-    height: F32 = np.maximum(np.abs(spectrum), NOTHING)
-    white: C64 = np.divide(spectrum, height, dtype=np.complex64)
-    return white
 
 
 class BandCutter:

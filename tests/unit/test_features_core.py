@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import signal, stats
@@ -19,7 +20,8 @@ TIME_S = np.arange(N) / RATE_HZ
 BEARING = orders_of_geometry(8, 15.88, 65.0)
 NAMEPLATE = Nameplate(1460.0, 50.0, 6, BEARING)
 POINT = OperatingPoint(shaft_speed_rpm=1500.0, line_frequency_hz=50.0)
-MOTOR = feature_set_of(load_machine_profile(CONFIG, "motor"))
+PROFILE = load_machine_profile(CONFIG, "motor")
+MOTOR = feature_set_of(PROFILE)
 PUMP = feature_set_of(load_machine_profile(CONFIG, "pump"))
 CORES = {id(features): Cores(features.plan_at) for features in (MOTOR, PUMP)}
 
@@ -125,6 +127,18 @@ def test_an_impulse_train_raises_its_own_envelope_line(defect):
     ratios = {name: found[f"envelope.{name}_ratio"] for name in ("bpfo", "bpfi", "bsf", "ftf")}
     assert ratios[defect] == max(ratios.values()) or defect == "ftf"
     assert ratios[defect] > 4 * healthy[f"envelope.{defect}_ratio"]
+
+
+def test_whitening_brings_out_a_bearing_under_strong_lines_in_its_band():
+    """Gears or a drive put lines into the band that beat with one another; pre-whitening takes them down to the others' height."""
+    burst = msgspec.structs.replace(PROFILE.burst, envelope_whitened=True)
+    white = feature_set_of(msgspec.structs.replace(PROFILE, burst=burst))
+    assert white.digest != MOTOR.digest
+    beating = sum(6.0 * np.sin(2 * np.pi * (3000 + 53.7 * k) * TIME_S + k * k) for k in range(8))
+    taken = window(ringing(BEARING.bpfo, seed=1) + beating, point=OperatingPoint(shaft_speed_rpm=1460.0))
+    plain = measured(MOTOR, taken)["envelope.bpfo_ratio"]
+    values, _ = white.compute(taken, {}, NAMEPLATE, Cores(white.plan_at))
+    assert values[white.names.index("envelope.bpfo_ratio")] > 2 * plain
 
 
 def test_healthy_envelope_lines_stand_near_their_floor():
