@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test check bench fuzz models tflite-runtime format lock clean
+.PHONY: help demo test check bench fuzz models docs tflite-runtime format lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ fuzz: $(VENV)/.installed ## hostile inputs for every decoder (INPUTS=1000000 SEE
 models: $(VENV)/.installed ## rebuild the generic bundles in models/ from the simulator
 	@$(BIN)/hark train --generic motor --out models/motor/1.0.0
 	@$(BIN)/hark train --generic pump --out models/pump/1.0.0
+
+docs: $(VENV)/.installed ## rewrite docs/ from the declarations of features and the simulator
+	@$(BIN)/python -m training.feature_docs .
 
 tflite-runtime: .venv-tflite/.installed ## the shipped bundles under tflite-runtime 2.14 itself (Python 3.11)
 	@.venv-tflite/bin/python -m pytest tests/cell_tflite

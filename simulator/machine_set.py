@@ -109,7 +109,7 @@ def hydraulics_of(valve_ratio: float, level_bar: float, faults: Severities) -> H
         valve_ratio,
         suction_loss=at_pump.get("cavitation", 0.0),
         dry=at_pump.get("dry_run", 0.0),
-        wear=at_pump.get("wear", 0.0),
+        wear=at_pump.get("impeller_wear", 0.0),
         level_bar=level_bar,
     )
 
@@ -125,7 +125,7 @@ def felt_at(faults: Severities, place: str) -> dict[str, float]:
 
 def bearing_heat_k(faults: Mapping[str, float]) -> float:
     """By how much faults at a bearing warm it in the end."""
-    spall = max(faults.get("bearing_outer_race", 0.0), faults.get("bearing_inner_race", 0.0))
+    spall = max(faults.get(f"bearing_{part}", 0.0) for part in ("outer_race", "inner_race", "ball_cage"))
     return 15.0 * spall**3 + 8.0 * faults.get("misalignment", 0.0) + 12.0 * faults.get("lubrication", 0.0)
 
 
@@ -311,7 +311,7 @@ def levels_at(parameters: SetParameters, points: Mapping[str, MeasuringPoint], s
     if share > 0.0 and disturbed:
         other = "pump_de" if place == "motor_de" else "motor_de"
         heard = points[other].levels(conditions_at(parameters, state, other))
-        levels.impulses += tuple(Impulses(t.rate_hz, t.peak_g * share, t.load_zone) for t in heard.impulses)
+        levels.impulses += tuple(Impulses(t.rate_hz, t.peak_g * share, t.zone_order) for t in heard.impulses)
         levels.burst_noise_g = math.hypot(levels.burst_noise_g, share * heard.burst_noise_g)
     return levels
 

@@ -48,6 +48,17 @@ class Bearing:
         """Impacts per turn from a spall on the inner race (BPFI over shaft frequency)."""
         return self.n_elements / 2.0 * (1.0 + self.element_mm / self.pitch_mm)
 
+    @property
+    def ball_ratio(self) -> float:
+        """Impacts per turn from a spall on a ball, which meets both races in one spin (2 BSF over shaft frequency)."""
+        slim = self.element_mm / self.pitch_mm
+        return (1.0 - slim * slim) / slim
+
+    @property
+    def cage_ratio(self) -> float:
+        """Turns of the cage per turn of the shaft (FTF): so often a ball passes the load zone."""
+        return 0.5 * (1.0 - self.element_mm / self.pitch_mm)
+
 
 BEARINGS = {"6308": Bearing(8, 15.88, 65.0), "6309": Bearing(8, 17.46, 72.5), "6207": Bearing(9, 11.11, 53.5)}
 
@@ -141,11 +152,11 @@ class Conditions:
 
 @dataclass(slots=True)
 class Impulses:
-    """A train of impacts: how often, how hard, ringing how, and whether the load zone modulates it."""
+    """A train of impacts: how often, how hard, and how often per shaft turn it passes the load zone (0: it stays in it)."""
 
     rate_hz: float
     peak_g: float
-    load_zone: bool
+    zone_order: float = 0.0
 
 
 @dataclass(slots=True)
@@ -231,13 +242,14 @@ class MeasuringPoint:
         bearing, lag = self.parameters.bearing, 1.0 - self.parameters.lag_ratio
         trains = []
         spread = 1.0
-        for fault, ratio, zoned in (
-            ("bearing_outer_race", bearing.outer_race_ratio, False),
-            ("bearing_inner_race", bearing.inner_race_ratio, True),
+        for fault, ratio, zone_order in (
+            ("bearing_outer_race", bearing.outer_race_ratio, 0.0),
+            ("bearing_inner_race", bearing.inner_race_ratio, 1.0),
+            ("bearing_ball_cage", bearing.ball_ratio, bearing.cage_ratio),
         ):
             severity = now.faults.get(fault, 0.0)
             if severity > 0.0 and turning > 0.05:
-                trains.append(Impulses(ratio * lag * now.shaft_hz, impulse_peak_g(severity) * turning, zoned))
+                trains.append(Impulses(ratio * lag * now.shaft_hz, impulse_peak_g(severity) * turning, zone_order))
                 spread += 9.0 * max(0.0, severity - LATE_LIFE) / (1.0 - LATE_LIFE)
         return tuple(trains), spread
 
@@ -368,8 +380,8 @@ class MeasuringPoint:
         peak = train.peak_g * G_M_S2 * np.exp(0.2 * rng.standard_normal(count) - 0.02)
         keep = (at > -length) & (at < n - 1)
         at, peak = at[keep], peak[keep]
-        if train.load_zone:
-            angle = phase[np.clip(at, 0, n - 1).astype(np.intp)]
+        if train.zone_order:
+            angle = train.zone_order * phase[np.clip(at, 0, n - 1).astype(np.intp)]
             peak = peak * np.maximum(0.0, 0.5 * (1.0 + np.cos(angle)))
         first = np.ceil(at).astype(np.intp)
         index = first[:, None] + np.arange(length)
@@ -420,7 +432,7 @@ class MeasuringPoint:
             fourth += unit4 * hit_g**4
             sums.peak_g = max(sums.peak_g, 1.35 * hit_g)
             step_mm_s = 1e3 * G_M_S2 * hit_g / (math.tau * self.parameters.ring_frequency_hz)
-            sums.velocity2 += (0.31 * step_mm_s) ** 2 * (0.4 if train.load_zone else 1.0)
+            sums.velocity2 += (0.31 * step_mm_s) ** 2 * (0.4 if train.zone_order else 1.0)
         sums.excess_g4 = fourth - 3.0 * sums.power_g2**2
         return sums
 
@@ -444,7 +456,7 @@ class MeasuringPoint:
         decay_hz = self.parameters.ring_damping_ratio * math.tau * self.parameters.ring_frequency_hz
         second = train.rate_hz / (4.0 * decay_hz) * math.exp(0.04)
         fourth = train.rate_hz * 0.375 / (4.0 * decay_hz) * math.exp(0.24)
-        return (second * 0.375, fourth * 35.0 / 128.0) if train.load_zone else (second, fourth)
+        return (second * 0.375, fourth * 35.0 / 128.0) if train.zone_order else (second, fourth)
 
 
 def _add(orders: dict[float, list[float]], order: float, velocity_mm_s: float, direction: Axes) -> None:

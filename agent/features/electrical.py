@@ -77,7 +77,7 @@ def voltage_unbalance_pct(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="current unbalance",
     source="NEMA MG 1, 12.45, the same formula on the phase currents",
-    moved_by=("stator_electrical",),
+    moved_by=("stator_electrical", "supply_unbalance"),
     needs=PHASE_CURRENTS,
 )
 def current_unbalance_pct(now: Readings, plate: Nameplate) -> float:

@@ -239,6 +239,7 @@ def band_rms_m_s2(levels: Levels, column: Column) -> F32:
         "unbalance",
         "bearing_outer_race",
         "bearing_inner_race",
+        "bearing_ball_cage",
         "cavitation",
         "lubrication",
     ),
@@ -258,6 +259,7 @@ def centroid_hz(levels: Levels, column: Column) -> F64:
         "unbalance",
         "bearing_outer_race",
         "bearing_inner_race",
+        "bearing_ball_cage",
         "cavitation",
         "lubrication",
     ),
@@ -273,7 +275,7 @@ def entropy_ratio(levels: Levels, column: Column) -> F64:
     version=1,
     words="noise floor of the spectrum",
     source="median of the power in 256 equal parts of the spectrum, times 256: lines and humps fill few parts and move no median",
-    moved_by=("cavitation", "lubrication", "bearing_outer_race", "bearing_inner_race"),
+    moved_by=("cavitation", "lubrication", "bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
     over_axes="root_sum_square",
 )
 def noise_floor_m_s2(levels: Levels, column: Column) -> F64:
@@ -397,7 +399,7 @@ def line_1xlf_mm_s(levels: Levels, column: Column) -> F64:
     version=1,
     words="line at twice supply frequency",
     source=_LINE_SOURCE + "; magnetic pull follows the square of the field",
-    moved_by=("stator_electrical",),
+    moved_by=("stator_electrical", "supply_unbalance", "air_gap_eccentricity"),
     over_axes="root_sum_square",
     line_hz=SupplyLine(2.0),
 )

@@ -88,7 +88,7 @@ def crest_ratio(moments: Moments, column: Column) -> F64:
     version=1,
     words="lopsidedness (skewness)",
     source="third standardised moment m3 / m2^1.5; 0 for every symmetric signal",
-    moved_by=("looseness", "misalignment", "bearing_outer_race", "bearing_inner_race"),
+    moved_by=("looseness", "misalignment", "bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
     transform="linear",
 )
 def skewness_ratio(moments: Moments, column: Column) -> F64:
