@@ -11,18 +11,22 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points, version
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from firmware_bridge.errors import HarkError, MissingExtra
+from agent import live
+from agent.errors import exit_code_of
+from firmware_bridge.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 # One BLAS thread: matrices here are tiny. Set before NumPy is imported, by whichever verb does.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 # package that is missing -> extra that brings it
 EXTRAS = {
     "amqtt": "sim",
@@ -37,12 +41,17 @@ EXTRAS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Console script: `hark VERB ...`."""
-    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+    """Console script: `hark VERB ...`; or what the process of `hark run` goes on as (agent/live.py)."""
+    orders = live.orders_given()
+    if orders is not None:
+        sys.exit(exit_code_of("run", partial(live.resident, orders)))
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments), own_process=arguments is None))
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one verb and give its exit code."""
+def run(arguments: Sequence[str], own_process: bool = False) -> int:
+    """Run one verb and give its exit code. `own_process`: this process is here for the verb alone, and may be replaced."""
+    from importlib.metadata import entry_points, version
+
     verbs = {point.name: point for point in entry_points(group="hark.commands")}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview(verbs))
@@ -54,13 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     if verb not in verbs:
         print(f"hark: no verb {verb!r}; it has {', '.join(sorted(verbs))}", file=sys.stderr)
         return EXIT_USAGE
-    try:
-        return _invoke(verb, _loaded(verbs[verb]), rest)
-    except HarkError as error:
-        print(f"hark {verb}: {error}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    return exit_code_of(verb, lambda: _invoke(verb, _loaded(verbs[verb]), rest, own_process))
 
 
 def _loaded(point: EntryPoint) -> Any:
@@ -73,7 +76,7 @@ def _loaded(point: EntryPoint) -> Any:
         raise MissingExtra(f"hark {point.name}", package, EXTRAS[package]) from None
 
 
-def _invoke(verb: str, target: Any, arguments: Sequence[str]) -> int:
+def _invoke(verb: str, target: Any, arguments: Sequence[str], own_process: bool) -> int:
     import typer
 
     app = target
@@ -82,7 +85,7 @@ def _invoke(verb: str, target: Any, arguments: Sequence[str]) -> int:
         app.command()(target)
     command = typer.main.get_command(app)
     try:
-        result = command.main(args=list(arguments), prog_name=f"hark {verb}", standalone_mode=False)
+        result = command.main(list(arguments), f"hark {verb}", standalone_mode=False, obj=own_process)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
@@ -97,6 +100,8 @@ def _invoke(verb: str, target: Any, arguments: Sequence[str]) -> int:
 
 
 def _overview(verbs: dict[str, EntryPoint]) -> str:
+    from importlib.metadata import version
+
     lines = [
         f"hark {version('hark-edge')}: listens to motors and pumps, says what is wrong and what to do",
         "",

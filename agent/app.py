@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,13 +23,13 @@ from agent.baseline import Baseline
 from agent.clock import SET_SINCE_UTC_NS, Clock, Moment, SystemClock, moment_of
 from agent.config import Machine, Site, SparkplugSection, UpstreamSection
 from agent.deliver import Deliverer, DeliveryPlan, Upstream
+from agent.features.scratch import SCRATCH
 from agent.heap import give_back, steady_heap
 from agent.inference.bundle import Bundle, open_bundle
 from agent.inference.golden import golden_features, manifest_columns
 from agent.notifiers import MachineName, Notifier
 from agent.notifiers.log import LogNotifier, note_clock_not_set, note_clock_step
 from agent.notifiers.mqtt import MqttNotifier
-from agent.notifiers.sparkplug import SparkplugBroker, SparkplugNotifier, last_bd_seq
 from agent.pipeline import Outcome, Pipeline
 from agent.store import Store, StoredRecord
 from agent.store_thread import StoreThread
@@ -37,8 +37,10 @@ from firmware_bridge.broker import login_of, tls_of
 from firmware_bridge.errors import RecordingError, SourceLost
 from firmware_bridge.measurement import Block, Measurement
 from firmware_bridge.source import Source, open_source
-from firmware_bridge.sparkplug.node import SparkplugNode
 from firmware_bridge.upstream import topic_status
+
+if TYPE_CHECKING:
+    from agent.notifiers.sparkplug import SparkplugNotifier
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +178,15 @@ class App:
         gc.collect()
         gc.freeze()  # what start-up made lives for ever; the collector need not look at it again
         give_back()
+
+    @property
+    def made_tables(self) -> bool:
+        """Whether the buffer is new or was of an older version."""
+        return self._store.made_tables
+
+    def close_unstarted(self) -> None:
+        """Let go of the buffer; of an agent that was opened and not started."""
+        self._store.close()
 
     def wait(self, seconds: float | None = None) -> None:
         """Until `request_stop`, or for a time."""
@@ -369,6 +380,7 @@ def open_bundles(site: Site) -> dict[str, Bundle]:
         key = (machine.bundle_dir, machine.features.digest)
         if key not in opened:
             opened[key] = open_bundle_for(machine, site.config.site.engine)
+    SCRATCH.release()  # of the golden windows; the pipeline is another thread
     return {machine.tag: opened[machine.bundle_dir, machine.features.digest] for machine in site.machines}
 
 
@@ -407,10 +419,13 @@ def upstream_of(site: Site, section: UpstreamSection) -> Upstream:
 
 
 def sparkplug_of(site: Site, section: SparkplugSection, clock: Clock) -> SparkplugNotifier:
-    """The gateway as edge node, every machine as a device.
+    """The gateway as edge node, every machine as a device. Imported only where a site asks for it.
 
     Raises: ConfigError: a secret or certificate that cannot be read.
     """
+    from agent.notifiers.sparkplug import SparkplugBroker, SparkplugNotifier, last_bd_seq
+    from firmware_bridge.sparkplug.node import SparkplugNode
+
     name, place, kept = site.config.site, site.place("sparkplug"), site.data_dir / "sparkplug.bdseq"
     broker = SparkplugBroker(
         section.host,

@@ -1,28 +1,21 @@
-"""The gateway's verbs: run, check, replay."""
+"""The gateway's verbs: run, check, replay. Each imports what it needs when it is called: `run` hands over to another process."""
 
 from __future__ import annotations
 
 import json
-import logging
-import signal
-import sys
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.app import App, open_bundles, run_offline
-from agent.check import check_site
-from agent.clock import SystemClock
-from agent.config import load_site
-from agent.pipeline import Pipeline
-from agent.recording import site_for_recording
-from agent.store import Store
-from agent.vocabulary import AlarmEvent
+from agent.live import Orders, opened, start_again, watch
 from firmware_bridge.roots import find_root
-from firmware_bridge.source import open_source
+
+if TYPE_CHECKING:
+    from agent.pipeline import Pipeline
+    from agent.vocabulary import AlarmEvent
 
 Root = Annotated[Path | None, typer.Option(help="the folder that holds config/ and models/")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
@@ -30,21 +23,17 @@ SiteFile = Annotated[Path, typer.Argument(help="the site's TOML file")]
 
 
 def run(
+    context: typer.Context,
     site_file: SiteFile,
     json_: Json = False,
     root: Root = None,
     seconds: Annotated[float | None, typer.Option(help="stop by itself after this time")] = None,
 ) -> int:
     """Watch the machines of a site until told to stop (Ctrl-C or SIGTERM)."""
-    _log_to_stderr()
-    app = App(load_site(site_file, find_root(root)))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: app.request_stop())
-    app.start()
-    app.wait(seconds)
-    ledger = app.stop()
-    print(json.dumps(ledger) if json_ else _ledger_lines(ledger), flush=True)
-    return 1 if app.failure else 0
+    orders = Orders(str(site_file), str(find_root(root)), json_, seconds)
+    if context.obj:  # this process is ours
+        start_again(orders)
+    return watch(opened(orders), orders)
 
 
 def check(
@@ -54,6 +43,9 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="the files only; ask no sensor and no broker")] = False,
 ) -> int:
     """Look at a site file, its models, sensors and brokers: every problem at once, with line and remedy."""
+    from agent.check import check_site
+    from agent.config import load_site
+
     site = load_site(site_file, find_root(root))
     findings = check_site(site, offline=offline)
     ok = all(finding.ok for finding in findings)
@@ -76,6 +68,13 @@ def replay(
     root: Root = None,
 ) -> int:
     """Play a recording through the very same path and print its alarms, explained."""
+    from agent.app import open_bundles, run_offline
+    from agent.clock import SystemClock
+    from agent.pipeline import Pipeline
+    from agent.recording import site_for_recording
+    from agent.store import Store
+    from firmware_bridge.source import open_source
+
     site = site_for_recording(recording, find_root(root), as_, engine)
     with ExitStack() as stack:
         store = None
@@ -132,20 +131,3 @@ def _print_replay(recording: Path, events: list[AlarmEvent], pipeline: Pipeline)
             print(
                 f"    {evidence.words}: {evidence.value:.3g} {evidence.unit}{normal}, {evidence.share:.0%} of what is abnormal"
             )
-
-
-def _ledger_lines(ledger: dict[str, Any]) -> str:
-    records, latency = ledger["records"], ledger["latency_ms"]
-    waiting = ledger["outbox"]["pending"] + ledger["outbox"]["published"]
-    lines = [
-        f"records produced {records['produced']}, stored {records['stored']}, waiting {waiting}",
-        f"sensor to committed alarm: p50 {latency['p50']} ms, p99 {latency['p99']} ms, budget {latency['budget']:.0f} ms",
-        f"memory {ledger['rss_mib']} MiB",
-    ]
-    lines += [f"dropped: {name} {count}" for name, count in sorted(ledger["drops"].items())]
-    return "\n".join(lines)
-
-
-def _log_to_stderr() -> None:
-    """journald adds the time; one line an event."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -8,7 +8,23 @@ HarkError
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 from firmware_bridge.errors import HarkError
+
+EXIT_INTERRUPTED = 130
+
+
+def exit_code_of(verb: str, body: Callable[[], int]) -> int:
+    """Run a verb's body; what a person can mend is told in a few lines on stderr, never as a traceback."""
+    try:
+        return body()
+    except HarkError as error:
+        print(f"hark {verb}: {error}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 class AgentError(HarkError):

@@ -151,6 +151,7 @@ class Store:
         self.path = path
         self.max_bytes = max_bytes
         self.commits: Counter[str] = Counter()  # by kind: "full", "normal"
+        self.made_tables = False  # at this opening; sqlite-utils has been loaded for it
         self._channels = tuple(channels)
         self._lock_fd = lock_fd
         self._full_due_s = 0.0
@@ -360,7 +361,7 @@ class Store:
         self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         self._db.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
         self._check()
-        _migrate(self._db)
+        self.made_tables |= _migrate(self._db)
         self._db.execute(
             f"UPDATE outbox SET state = {PENDING} WHERE state = {PUBLISHED}"
         )  # nobody remembers when: send again
@@ -661,9 +662,10 @@ def _packed(record: Record) -> tuple[str | bytes, str | None]:
     return msgspec.json.encode(record.payload).decode(), alarm_id
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    """From whatever version the file has to ours; sqlite-utils (3 MiB here) is loaded only where there is something to do.
+def _migrate(connection: sqlite3.Connection) -> bool:
+    """From whatever version the file has to ours; sqlite-utils (4 MiB) is loaded only where there is something to do.
 
+    Returns: whether there was.
     Raises: StoreError: the file is from a newer Hark.
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -672,12 +674,13 @@ def _migrate(connection: sqlite3.Connection) -> None:
             f"the buffer was written by a newer Hark (schema {version}, this one knows {SCHEMA_VERSION}); update"
         )
     if version == SCHEMA_VERSION:
-        return
+        return False
     import sqlite_utils
 
     database = sqlite_utils.Database(connection)
     if version < 1:
         _create_version_1(database)
+    return True
 
 
 def _create_version_1(database: sqlite_utils.Database) -> None:

@@ -46,7 +46,6 @@ MONTH_S = 30 * 86_400.0
 MODEL_CONDITION = "model"
 NOT_LEARNED = "not_learned"  # the limit that keeps a sick machine from becoming its own normal
 VELOCITY = "spectrum.velocity_rms_mm_s"
-N_WINDOWS_KEPT = 2  # bursts kept in memory per machine, so that an alarm carries the one before it too
 MIN_SHARE_PRESENT = 0.5  # of the baseline's columns; with fewer there is no verdict
 N_AXES = 3  # the velocity column adds axes: above sqrt(3) times a zone's boundary one axis is beyond it for certain
 BAND_WINDOWS = 10  # that a machine's own envelope band is chosen from
@@ -119,7 +118,7 @@ class MachineWatch:
             if channel in machine.roles
         ]
         self._point = OperatingPoint()  # of the last vector
-        self._windows: deque[Window] = deque(maxlen=N_WINDOWS_KEPT)
+        self._burst_before: list[Record] = []  # packed: an alarm carries it too
         self._smoothed: F32 | None = None
         self._smoothed_ns = 0
         self._cadence = Cadence()
@@ -150,11 +149,19 @@ class MachineWatch:
         if self.budget.level >= Level.LIMITS_ONLY:
             self.budget.count_shed("window")
             return found
-        self._windows.append(window)
         if self.state.mode is Mode.RUNNING and not window.clipped:
             self._look_for_envelope_band(window)
         self._judge(window, tags, muted, window.arrived_monotonic_ns, utc_ns, found)
+        self._keep_burst(window, found)
         return found
+
+    def _keep_burst(self, window: Window, found: Findings) -> None:
+        """An alarm carries its own burst and the one before it; until then one burst waits, packed."""
+        burst = burst_records(window) if np.isfinite(window.samples).all() else []
+        if any(condition.name == MODEL_CONDITION for condition in found.began):
+            found.records += self._burst_before + burst
+            burst = []
+        self._burst_before = burst
 
     def operating_point(self, tags: TagBank, monotonic_ns: int) -> OperatingPoint:
         """Under what its bursts are taken now: speed, supply frequency and power; NaN where none tells."""
@@ -368,8 +375,6 @@ class MachineWatch:
             standing_s=self._tracker.standing_s,
         )
         found.began.append(condition)
-        found.records.extend(burst_records(self._windows))
-        self._windows.clear()
 
     def _explain(self, vector: FeatureVector, score: Score) -> Any:
         baseline = self.baselines[vector.state.key]
@@ -501,25 +506,24 @@ class Cadence:
         return float(np.median(self._intervals_s)) if self._intervals_s else 600.0
 
 
-def burst_records(windows: deque[Window]) -> list[Record]:
-    """The bursts around an alarm, one record an axis, int16 with a scale: what retraining and a second opinion need."""
+def burst_records(window: Window) -> list[Record]:
+    """A burst, one record an axis, int16 with a scale: what retraining and a second opinion need."""
     records = []
-    for window in windows:
-        for axis, samples in zip(window.axes, window.samples, strict=True):
-            peak = float(np.abs(samples).max()) or 1.0
-            scale = peak / 32767
-            body = {
-                "sensor": window.sensor,
-                "axis": axis,
-                "sample_rate_hz": window.sample_rate_hz,
-                "scale_m_s2": scale,
-                "burst_id": window.burst_id,
-                "start_utc_ns": window.utc_ns,
-                "samples": np.round(samples / scale).astype("<i2").tobytes(),
-            }
-            records.append(
-                Record("burst", window.machine, window.utc_ns, body, arrived_monotonic_ns=window.arrived_monotonic_ns)
-            )
+    for axis, samples in zip(window.axes, window.samples, strict=True):
+        peak = float(np.abs(samples).max()) or 1.0
+        scale = peak / 32767
+        body = {
+            "sensor": window.sensor,
+            "axis": axis,
+            "sample_rate_hz": window.sample_rate_hz,
+            "scale_m_s2": scale,
+            "burst_id": window.burst_id,
+            "start_utc_ns": window.utc_ns,
+            "samples": np.round(samples / scale).astype("<i2").tobytes(),
+        }
+        records.append(
+            Record("burst", window.machine, window.utc_ns, body, arrived_monotonic_ns=window.arrived_monotonic_ns)
+        )
     return records
 
 

@@ -46,9 +46,14 @@ LEARN_TIMEOUT_S = 90.0
 FAULT_ONSET_S = 12.0  # after the plant's start; the agent has scored by then
 ALARM_TIMEOUT_S = 60.0
 SETTLE_S = 5.0  # an agent that has just started is not idle
+NUMPY_SCIPY_FFT = """
+import numpy, scipy.fft
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS:")))
+"""
 LEAST_IDLE_S = 5.0  # processor time is counted in hundredths of a second
 UNITS = {
     "rss_mib": ("memory of the agent, ten machines, engine on", "MiB"),
+    "rss_over_numpy_scipy_fft": ("over that of a Python that has imported numpy and scipy.fft", "x"),
     "cold_start_s": (
         "start of the process to the first scored window",
         "s",
@@ -168,6 +173,7 @@ def _live(root: Path, seconds: float, engine: str) -> dict[str, Any]:
             idle.finish()
     return {
         "rss_mib": ledger["rss_mib"],
+        "rss_over_numpy_scipy_fft": round(ledger["rss_mib"] / numpy_scipy_fft_mib(), 2),
         "cold_start_s": ledger["first_score_s"],
         "idle_cpu_pct": idle_cpu_pct,
         "latency_p50_ms": ledger["latency_ms"]["p50"],
@@ -175,6 +181,16 @@ def _live(root: Path, seconds: float, engine: str) -> dict[str, Any]:
         "windows": ledger["windows"],
         "stages_ms": ledger["stages_ms"],
     }
+
+
+def numpy_scipy_fft_mib() -> float:
+    """The yardstick: what a fresh process of this very Python has resident with numpy and scipy.fft imported, and no more.
+
+    Told by the process itself, as the agent tells its own (VmRSS).
+    """
+    command = [sys.executable, "-c", NUMPY_SCIPY_FFT]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
+    return int(answer.stdout) / 1024
 
 
 def _is_model_alarm(event: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """The faults that can be simulated, as a table: where each can sit and what it should move. And its course over time.
 
-Ids are the agent's; codes are those of the fault catalogue (M machine, B bearing, P pump, S sensor). `moves` names the features that tell most, by their ids, and then every statistic of a channel that leaves its
-normal: which other features do is said by their own declarations. Tests and docs/faults.md hold both against the simulation.
+Ids are the agent's; codes are those of the fault catalogue (M machine, B bearing, P pump, S sensor). `moves` names the
+features that tell most, by their ids, and then every statistic of a channel that leaves its normal: which other features do
+is said by their own declarations. Tests and docs/faults.md hold both against the simulation.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from agent.feature_benchmark import full_profile, page_faults, vector_over_ffts
 from agent.features import Cores, FeatureSet, Nameplate, feature_set_of
 from agent.features.bearings import bearing_orders
-from agent.features.benchmark import full_profile, page_faults, vector_over_ffts
 from agent.heap import steady_heap
 from agent.machine import load_machine_profile
 from agent.tagbank import TagBank, TagPlan

@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
+from agent.feature_benchmark import full_profile
 from agent.features import Cores, FeatureSet, Nameplate, feature_set_of, known_features
 from agent.features.bearings import bearing_orders
-from agent.features.benchmark import full_profile
 from agent.machine import ColumnSpec, load_machine_profile
 from agent.vocabulary import F32, OperatingPoint, Window
 from simulator import motor as motors

@@ -17,7 +17,7 @@ import numpy as np
 from agent.features import fourier
 from agent.features.feature import Analysis, Moments, Plan, Rows
 from agent.features.scratch import SCRATCH
-from agent.features.sums import dots
+from agent.features.sums import dots, totals
 from agent.vocabulary import F32, F64, OperatingPoint
 
 NO_LINES = np.empty((1, 0))
@@ -28,7 +28,6 @@ class Core:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._ones = np.ones(plan.n_samples, np.float32)
         self._window = mean_square_hann(plan.n_samples)
         self._formulas = [
             (feature.family, feature.evaluate, column)
@@ -50,7 +49,7 @@ class Core:
 
     def measure(self, rows: Rows, lines_hz: F64) -> F32:
         """The second half: features of rows just transformed."""
-        rows = rows._replace(line_bins=np.atleast_2d(lines_hz) / self.plan.bin_hz)
+        rows = Rows(rows.moments, rows.spectrum, rows.power, np.atleast_2d(lines_hz) / self.plan.bin_hz)
         with np.errstate(divide="ignore", invalid="ignore"):  # a flat row has no ratios
             found = {name: analysis(rows) for name, analysis in self.analyses.items()}
             columns = [formula(found[family], column) for family, formula, column in self._formulas]
@@ -66,7 +65,7 @@ class Core:
         spectrum = SCRATCH.rows("spectrum", n_samples // 2 + 1, np.complex64)
         power = SCRATCH.rows("in_time", 2 * (n_samples // 2 + 2), np.float32)[:n_rows]  # over what was in time
         with np.errstate(invalid="ignore"):  # a sample that is no number makes its row none
-            mean = dots(samples, self._ones) / n_samples
+            mean = totals(samples) / n_samples
             centred = np.subtract(samples, mean.astype(np.float32)[:, None], out=in_time[:n_rows])
             moments = _moments(mean, centred, spectrum.view(np.float32)[:n_rows, :n_samples])
             np.multiply(centred, self._window, out=centred)

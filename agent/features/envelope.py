@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.features import fourier
-from agent.features.feature import ROWS, Column, Plan, Rows, feature
+from agent.features.feature import Column, Plan, Rows, feature
 from agent.features.nameplate import Nameplate
 from agent.features.scratch import SCRATCH
-from agent.features.sums import dots, stretches, within
+from agent.features.sums import dots, stretches, totals, within
 from agent.vocabulary import F32, F64, OperatingPoint
 
 HARMONICS = (1.0, 2.0, 3.0)  # a defect strikes in pulses: a true line brings its harmonics
@@ -60,11 +60,10 @@ class Analysis:
         # Points of the two small transforms: a band of `width` bins beats at up to width - 1 bins, and folded at so many
         # that stays above `last`.
         self.n_points = fourier.fast_length(max(self._width + self._last, 2 * (self._last + 1)))
-        self._ones = np.ones(max(self.n_points, 2 * self._width), np.float32)
 
     def __call__(self, rows: Rows) -> Envelope:
         power = rows.power[:, self._parts]
-        rms = np.sqrt(dots(power, self._ones[: power.shape[1]]))
+        rms = np.sqrt(totals(power))
         if self._only_rms:
             return Envelope(rms, np.full_like(rms, np.nan), {})
         squared = self._squared_envelope(rows.spectrum[:, self._band])
@@ -77,9 +76,11 @@ class Analysis:
         analytic[: len(band), : self._width] = fourier.whitened(band) if self._whitened else band
         analytic[: len(band), self._width :] = 0
         analytic[len(band) :] = 0
-        signal = fourier.ifft(analytic).view(np.float32)
-        squares = np.square(signal, out=signal).reshape(ROWS, self.n_points, 2)
-        squared: F32 = np.add(squares[..., 0], squares[..., 1], out=SCRATCH.rows("envelope", self.n_points, np.float32))
+        signal = fourier.ifft(analytic)[: len(band)].view(np.float32)
+        squares = np.square(signal, out=signal).reshape(len(band), self.n_points, 2)
+        squared: F32 = SCRATCH.rows("envelope", self.n_points, np.float32)
+        np.add(squares[..., 0], squares[..., 1], out=squared[: len(band)])
+        squared[len(band) :] = 0
         return squared
 
     def _kurtosis(self, squared: F32, spectrum: np.ndarray) -> F64:

@@ -23,6 +23,7 @@ def _dot_of_numpy_1(rows: F32, other: F32) -> F32:
 
 _dot: Callable[[F32, F32], F32] = getattr(np, "vecdot", _dot_of_numpy_1)
 LONGEST = 8192  # OpenBLAS gives dot products of more than 10,000 terms to several threads
+ONES = np.ones(LONGEST, np.float32)
 
 
 def dots(rows: F32, other: F32) -> F64:
@@ -34,15 +35,32 @@ def dots(rows: F32, other: F32) -> F64:
     n = rows.shape[-1]
     if n <= LONGEST:
         return _dot(rows, other).astype(np.float64)
-    n_pieces = -(-n // LONGEST)
-    width = n // n_pieces
-    whole = n_pieces * width
-    pieces = rows[..., :whole].reshape(*rows.shape[:-1], n_pieces, width)
-    others = other[..., :whole].reshape(*other.shape[:-1], n_pieces, width)
+    width, whole = _pieces(n)
+    pieces = rows[..., :whole].reshape(*rows.shape[:-1], -1, width)
+    others = other[..., :whole].reshape(*other.shape[:-1], -1, width)
     found: F64 = np.add.reduce(_dot(pieces, others), axis=-1, dtype=np.float64)
     if whole < n:
         found += _dot(rows[..., whole:], other[..., whole:])
     return found
+
+
+def totals(rows: F32) -> F64:
+    """The sum of each row: shape (..., n) -> (...), float64."""
+    n = rows.shape[-1]
+    width, whole = _pieces(n)
+    found: F64 = np.add.reduce(
+        _dot(rows[..., :whole].reshape(*rows.shape[:-1], -1, width), ONES[:width]), axis=-1, dtype=np.float64
+    )
+    if whole < n:
+        found += _dot(rows[..., whole:], ONES[: n - whole])
+    return found
+
+
+def _pieces(n: int) -> tuple[int, int]:
+    """Length of equal pieces that n numbers are cut into, and how many numbers they hold; the rest is less than a piece."""
+    n_pieces = -(-n // LONGEST)
+    width = n // n_pieces
+    return width, n_pieces * width
 
 
 def stretches(rows: F32, start: NDArray[np.intp], width: int) -> F32:

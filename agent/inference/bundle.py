@@ -37,7 +37,7 @@ HASHED = ("model.onnx", "model.tflite", GOLDEN, "card.md")
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_GOLDEN_UNPACKED_BYTES = 4 << 20
 MAX_WINDOW_SAMPLES = 1 << 18
-NOISE_SEED = 20_260_101
+HISS = b"golden windows"
 FEATURE_TOLERANCE = 1e-4  # relative; float32 features differ by about 1e-6 between CPUs
 SCORE_TOLERANCE = 1e-4  # share of the reference threshold; engines differ by about 1e-6
 
@@ -186,7 +186,16 @@ class Bundle:
     path: Path
     manifest: Manifest
     runtime: Runtime
-    golden: Golden
+
+    @property
+    def golden(self) -> Golden:
+        """What was replayed at the door, read again: a running agent would carry 0.6 MiB a model that it never looks at.
+
+        Raises: BundleRefused: the file has changed since.
+        """
+        return read_golden(
+            self.path / GOLDEN, _checked_file(self.path, self.manifest, GOLDEN), len(self.manifest.columns)
+        )
 
     @property
     def label(self) -> str:
@@ -239,7 +248,7 @@ def open_bundle(
     if compute_features is not None:
         _check_features(path, manifest, golden, compute_features)
     _check_scores(path, manifest, golden, runtime)
-    return Bundle(path, manifest, runtime, golden)
+    return Bundle(path, manifest, runtime)
 
 
 def sealed(manifest: Manifest) -> Manifest:
@@ -294,15 +303,16 @@ def _check_consistent(file: Path, manifest: Manifest) -> None:
 
 def _checked_files(path: Path, manifest: Manifest) -> dict[str, bytes]:
     """All files' bytes, each read once, so that what was hashed is what is loaded."""
-    contents = {}
-    for name in HASHED:
-        contents[name] = read_limited(path / name, MAX_MODEL_BYTES)
-        got = hashlib.sha256(contents[name]).hexdigest()
-        expected = manifest.files[name]
-        if got != expected:
-            remedy = "this is not the file that was exported: copy the whole bundle folder again"
-            raise _refused(path / name, "sha256", f"{expected[:12]}..", f"{got[:12]}..", remedy)
-    return contents
+    return {name: _checked_file(path, manifest, name) for name in HASHED}
+
+
+def _checked_file(path: Path, manifest: Manifest, name: str) -> bytes:
+    content = read_limited(path / name, MAX_MODEL_BYTES)
+    got, expected = hashlib.sha256(content).hexdigest(), manifest.files[name]
+    if got != expected:
+        remedy = "this is not the file that was exported: copy the whole bundle folder again"
+        raise _refused(path / name, "sha256", f"{expected[:12]}..", f"{got[:12]}..", remedy)
+    return content
 
 
 def _check_digest(path: Path, manifest: Manifest, own_digest: str, own_columns: Sequence[ManifestColumn]) -> None:
@@ -408,7 +418,8 @@ def golden_samples(period: NDArray[Any], scale_m_s2: float, n_samples: int, nois
     """One stored period repeated to the length of a window, and hiss on top: seconds of signal in a few kilobytes.
 
     Without the hiss a periodic signal has nothing between its lines, and a ratio of a line to its floor would be made of
-    rounding. The hiss is integers of PCG64's raw stream, which NumPy promises never to change.
+    rounding. The hiss is the stream of SHAKE128 (FIPS 202), the same everywhere and for ever; numpy.random would stay loaded
+    for it, 2 MiB.
 
     Args:
         period: shape (n_axes, n_period), int16 counts of `scale_m_s2`. noise_counts: largest count of the hiss.
@@ -419,8 +430,8 @@ def golden_samples(period: NDArray[Any], scale_m_s2: float, n_samples: int, nois
         raise ValueError(f"period of {period.dtype} {period.shape} for {n_samples} samples")
     n_axes, n_period = period.shape
     counts = np.tile(period.astype(np.int64), (1, -(-n_samples // n_period)))[:, :n_samples]
-    raw = np.random.PCG64(NOISE_SEED).random_raw(n_axes * n_samples).reshape(n_axes, n_samples)
-    noise = (raw % np.uint64(2 * max(noise_counts, 0) + 1)).astype(np.int64) - max(noise_counts, 0)
+    raw = np.frombuffer(hashlib.shake_128(HISS).digest(4 * n_axes * n_samples), "<u4").reshape(n_axes, n_samples)
+    noise = raw.astype(np.int64) % (2 * max(noise_counts, 0) + 1) - max(noise_counts, 0)
     return np.asarray((counts + noise) * scale_m_s2, np.float32)
 
 

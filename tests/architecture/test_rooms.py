@@ -135,22 +135,3 @@ def test_every_package_is_listed_for_the_wheel() -> None:
         ".".join(path.parent.relative_to(ROOT).parts) for room in ROOMS for path in (ROOT / room).rglob("__init__.py")
     }
     assert listed == on_disk
-
-
-IMPORT_THE_AGENT = """
-import json, sys
-import agent.commands, firmware_bridge.sources.modbus, firmware_bridge.sources.mqtt
-from agent.features import known_features
-known_features()
-print(json.dumps(sorted(sys.modules)))
-"""
-NOT_FOR_A_WARM_START = ("scipy.fft", "scipy.special", "sqlite_utils", "rich")
-
-
-def test_an_agent_that_has_run_before_loads_no_more_than_it_needs() -> None:
-    """scipy.fft brings 22 MiB of which one module is used (features/fourier.py), sqlite-utils 3 that only a migration needs."""
-    answer = subprocess.run(
-        [sys.executable, "-c", IMPORT_THE_AGENT], check=True, capture_output=True, text=True, cwd=ROOT
-    )
-    loaded = set(json.loads(answer.stdout))
-    assert [name for name in NOT_FOR_A_WARM_START if name in loaded] == []

@@ -114,6 +114,16 @@ def test_a_changed_byte_in_any_file_is_refused_by_its_hash(bundle: Path, kind: K
     assert "copy the whole bundle folder again" in text
 
 
+def test_golden_windows_are_read_again_and_only_as_they_were(bundle: Path, kind: Kind) -> None:
+    """A running agent does not carry them; whoever asks later gets what was replayed at the door, or a refusal."""
+    kept = opened(bundle, kind)
+    assert len(kept.golden.score) > 0
+    with (bundle / "golden.npz").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(BundleRefused, match=r"golden\.npz: sha256"):
+        _ = kept.golden
+
+
 @pytest.mark.parametrize("name", ["manifest.json", *HASHED])
 def test_a_missing_an_empty_and_a_huge_file_are_refused(bundle: Path, kind: Kind, name: str) -> None:
     """Sizes are looked at before anything is read."""

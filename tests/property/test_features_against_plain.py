@@ -12,9 +12,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from agent.feature_benchmark import full_profile
 from agent.features import Cores, Nameplate, feature_set_of, known_features
 from agent.features.bearings import orders_of_geometry
-from agent.features.benchmark import full_profile
 from agent.features.nameplate import DataPlate
 from agent.machine import load_machine_profile
 from agent.vocabulary import OperatingPoint, Window

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.feature_benchmark import full_profile
 from agent.features import feature_set_of, known_features
-from agent.features.benchmark import full_profile
 from agent.machine import load_machine_profile
 from simulator.bench import PEERS, _lines
 from training import feature_bench
