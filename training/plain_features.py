@@ -263,16 +263,34 @@ def spectral_kurtosis_ratio(record: Record) -> float:
     return float(np.mean(np.square(square)) / np.square(np.mean(square)) / (35 / 18) - 2)
 
 
+def _squared_envelope(record: Record) -> tuple[F64, F64]:
+    """The band, cut by a Butterworth filter of order 4, there and back, as the square of its envelope; and the window that
+    ours has: Hann squared, for both factors of |z|^2 bring one."""
+    bands = signal.butter(4, record.features.envelope_band_hz, "bandpass", fs=record.sample_rate_hz, output="sos")
+    analytic = signal.hilbert(signal.sosfiltfilt(bands, record.samples_m_s2))
+    return np.square(np.abs(analytic)), np.square(signal.get_window("hann", record.samples_m_s2.size))
+
+
+def cavitation_index_m_s2(record: Record) -> float:
+    """RMS of the band times the depth of its modulation at vane pass: amplitude of the squared envelope's line over its mean.
+
+    Ours: the line is searched within 1.5 % and at least one bin.
+    """
+    square, window = _squared_envelope(record)
+    hz, power = signal.periodogram(square, record.sample_rate_hz, window, scaling="spectrum")
+    near = np.abs(hz - record.vane_pass_hz) <= max(SLIP * record.vane_pass_hz, hz[1])
+    if not near.any():
+        return math.nan
+    return envelope_rms_m_s2(record) * math.sqrt(2 * np.max(power[near])) / float(np.average(square, weights=window))
+
+
 def _envelope_ratio(record: Record, lines_hz: Iterable[float]) -> float:
     """Peaks of the squared-envelope spectrum at the lines, summed, over the sum of their surroundings' medians.
 
-    The band is cut by a Butterworth filter of order 4, there and back. Ours: the window of the spectrum is Hann squared
-    (both factors of |z|^2 bring one there), peaks are searched within 1.5 % and at least one bin.
+    Ours: peaks are searched within 1.5 % and at least one bin.
     """
-    bands = signal.butter(4, record.features.envelope_band_hz, "bandpass", fs=record.sample_rate_hz, output="sos")
-    analytic = signal.hilbert(signal.sosfiltfilt(bands, record.samples_m_s2))
-    window = np.square(signal.get_window("hann", record.samples_m_s2.size))
-    hz, power = signal.periodogram(np.square(np.abs(analytic)), record.sample_rate_hz, window, scaling="spectrum")
+    square, window = _squared_envelope(record)
+    hz, power = signal.periodogram(square, record.sample_rate_hz, window, scaling="spectrum")
     height = np.sqrt(power)
     side = max(FLOOR_BINS, math.ceil(SLIP * HIGHEST_ENVELOPE_LINE_HZ / hz[1]) + 1)
     peaks = floors = 0.0
@@ -353,6 +371,7 @@ PLAIN: dict[str, Callable[..., float]] = {
     "spectrum.noise_floor_m_s2": noise_floor_m_s2,
     "envelope.rms_m_s2": envelope_rms_m_s2,
     "envelope.spectral_kurtosis_ratio": spectral_kurtosis_ratio,
+    "envelope.cavitation_index_m_s2": cavitation_index_m_s2,
     "envelope.bpfo_ratio": bpfo_ratio,
     "envelope.bpfi_ratio": bpfi_ratio,
     "envelope.bsf_ratio": bsf_ratio,

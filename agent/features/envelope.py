@@ -34,11 +34,13 @@ GAUSSIAN_KURTOSIS = 2.0  # of the squared magnitude of complex Gaussian noise
 
 
 class Envelope(NamedTuple):
-    """RMS acceleration in the band and its kurtosis, shape (n_rows,); peak over floor of each column's lines, (n_rows,)."""
+    """Of each row, shape (n_rows,): RMS acceleration in the band and kurtosis of its envelope; for every column with lines, by its
+    feature, their peaks over their floors, and their peaks over half the envelope's mean: how deeply they modulate it."""
 
     rms_m_s2: F64
     kurtosis: F64
     ratios: dict[str, F64]
+    depths: dict[str, F64]
 
 
 class Analysis:
@@ -65,10 +67,11 @@ class Analysis:
         power = rows.power[:, self._parts]
         rms = np.sqrt(totals(power))
         if self._only_rms:
-            return Envelope(rms, np.full_like(rms, np.nan), {})
+            return Envelope(rms, np.full_like(rms, np.nan), {}, {})
         squared = self._squared_envelope(rows.spectrum[:, self._band])
         spectrum = fourier.rfft(squared)[: len(power)]
-        return Envelope(rms, self._kurtosis(squared[: len(power)], spectrum), self._ratios(spectrum, rows.line_bins))
+        kurtosis = self._kurtosis(squared[: len(power)], spectrum)
+        return Envelope(rms, kurtosis, *self._lines(spectrum, rows.line_bins))
 
     def _squared_envelope(self, band: np.ndarray) -> F32:
         """Shape (ROWS, n_points). Its window is Hann squared: both factors of |z|^2 bring one."""
@@ -89,13 +92,14 @@ class Analysis:
         kurtosis: F64 = dots(squared, squared) * (self.n_points / HANN_KURTOSIS) / np.square(total) - GAUSSIAN_KURTOSIS
         return kurtosis
 
-    def _ratios(self, spectrum: np.ndarray, line_bins: F64) -> dict[str, F64]:
-        """Sum of the peaks of a column's lines within tolerance over the sum of their local medians: 1 to 3 where no line is.
+    def _lines(self, spectrum: np.ndarray, line_bins: F64) -> tuple[dict[str, F64], dict[str, F64]]:
+        """Ratios and depths. A ratio is the sum of the peaks of a column's lines within tolerance over the sum of their local
+        medians: 1 to 3 where no line is.
 
         A column with a line outside the range from LOWEST_BIN to HIGHEST_LINE_HZ is NaN: not measured is not healthy.
         """
         if not self._names:
-            return {}
+            return {}, {}
         centre = within(line_bins[:, self._at], LOWEST_BIN, self._highest_bin)
         start = np.rint(np.fmax(centre, LOWEST_BIN)).astype(np.intp) - self._n_around // 2
         start = np.minimum(np.maximum(start, LOWEST_BIN), self._last - self._n_around + 1)
@@ -105,8 +109,10 @@ class Analysis:
         peaks = np.maximum.reduce(heights * near.astype(np.float32), axis=-1)
         heights.partition(self._n_around // 2, axis=-1)
         floors = heights[..., self._n_around // 2] + 0 * centre  # NaN where the line is not known
-        ratios = np.add.reduceat(peaks, self._first, axis=1) / np.add.reduceat(floors, self._first, axis=1)
-        return dict(zip(self._names, ratios.T, strict=True))
+        sums = np.add.reduceat(peaks, self._first, axis=1)
+        ratios = sums / np.add.reduceat(floors, self._first, axis=1)
+        depths = sums * (2 / np.abs(spectrum[:, :1]))
+        return dict(zip(self._names, ratios.T, strict=True)), dict(zip(self._names, depths.T, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +258,16 @@ def bpfi_sidebands_ratio(envelope: Envelope, column: Column) -> F64:
 def bsf_sidebands_ratio(envelope: Envelope, column: Column) -> F64:
     """Lines one turn of the cage beside the balls'."""
     return envelope.ratios[column.feature]
+
+
+@feature(
+    version=1,
+    words="hiss in step with the vanes (cavitation index)",
+    source="broad-band RMS times the depth of its modulation at vane pass, as its squared envelope shows it",
+    moved_by=("cavitation", "lubrication", "bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
+    over_axes="root_sum_square",
+    line_hz=Nameplate.vane_pass_hz,
+)
+def cavitation_index_m_s2(envelope: Envelope, column: Column) -> F64:
+    """Bubbles collapse where a vane passes: their noise is broad, and swells and fades with the vanes."""
+    return envelope.rms_m_s2 * envelope.depths[column.feature]

@@ -10,6 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from agent.features.bearings import BearingOrders
+from agent.vocabulary import OperatingPoint
 from firmware_bridge.checked import Table
 
 NAN = math.nan
@@ -97,3 +98,7 @@ class Nameplate:
     n_vanes: int | None = None
     bearing: BearingOrders | None = None
     data: DataPlate = UNSTATED
+
+    def vane_pass_hz(self, point: OperatingPoint) -> float:
+        """So often a vane passes the cut-water."""
+        return (self.n_vanes or NAN) * point.shaft_speed_rpm / 60

@@ -153,12 +153,8 @@ class SupplyLine:
         return self.times * (measured if math.isfinite(measured) else nameplate.line_frequency_hz)
 
 
-def _vane_pass_hz(nameplate: Nameplate, point: OperatingPoint) -> float:
-    return (nameplate.n_vanes or UNKNOWN) * point.shaft_speed_rpm / 60
-
-
 def _vane_sidebands_hz(nameplate: Nameplate, point: OperatingPoint) -> tuple[float, float]:
-    vane_pass_hz, shaft_hz = _vane_pass_hz(nameplate, point), point.shaft_speed_rpm / 60
+    vane_pass_hz, shaft_hz = nameplate.vane_pass_hz(point), point.shaft_speed_rpm / 60
     return vane_pass_hz - shaft_hz, vane_pass_hz + shaft_hz
 
 
@@ -361,7 +357,7 @@ def harmonics_mm_s(levels: Levels, column: Column) -> F64:
     source=_LINE_SOURCE + "; number of vanes times shaft speed",
     moved_by=("recirculation", "looseness", "dry_run", "cavitation"),
     over_axes="root_sum_square",
-    line_hz=_vane_pass_hz,
+    line_hz=Nameplate.vane_pass_hz,
 )
 def vane_pass_mm_s(levels: Levels, column: Column) -> F64:
     """RMS velocity at vanes times shaft speed: rises with recirculation, becomes unsteady with cavitation."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import signal, stats
 
+from agent.feature_benchmark import full_profile
 from agent.features import Cores, FeatureSet, Nameplate, feature_set_of
 from agent.features.bearings import orders_of_geometry
 from agent.machine import load_machine_profile
@@ -139,6 +140,18 @@ def test_whitening_brings_out_a_bearing_under_strong_lines_in_its_band():
     plain = measured(MOTOR, taken)["envelope.bpfo_ratio"]
     values, _ = white.compute(taken, {}, NAMEPLATE, Cores(white.plan_at))
     assert values[white.names.index("envelope.bpfo_ratio")] > 2 * plain
+
+
+@pytest.mark.parametrize("swing", [0.1, 0.3, 0.6])
+def test_hiss_in_step_with_the_vanes_reads_level_times_depth(swing):
+    """Noise of 2 m/s2 whose amplitude swings by `swing` at six vanes: the squared envelope swings by 2 s / (1 + s^2 / 2)."""
+    features = feature_set_of(full_profile(PROFILE))
+    hiss = 2.0 * np.random.default_rng(4).standard_normal(N) * (1 + swing * np.cos(2 * np.pi * 6 * 25.0 * TIME_S))
+    values, _ = features.compute(window(hiss), {}, NAMEPLATE, Cores(features.plan_at))
+    found = dict(zip(features.names, values.tolist(), strict=True))
+    depth = 2 * swing / (1 + swing**2 / 2)
+    expected = found["envelope.rms_m_s2"] * depth
+    assert found["envelope.cavitation_index_m_s2"] == pytest.approx(expected, abs=0.1 * found["envelope.rms_m_s2"])
 
 
 def test_healthy_envelope_lines_stand_near_their_floor():
