@@ -49,7 +49,12 @@ class Core:
 
     def measure(self, rows: Rows, lines_hz: F64) -> F32:
         """The second half: features of rows just transformed."""
-        rows = Rows(rows.moments, rows.spectrum, rows.power, np.atleast_2d(lines_hz) / self.plan.bin_hz)
+        rows = Rows(
+            rows.moments,
+            rows.spectrum,
+            rows.power,
+            (lines_hz if lines_hz.ndim == 2 else lines_hz[None]) / self.plan.bin_hz,
+        )
         with np.errstate(divide="ignore", invalid="ignore"):  # a flat row has no ratios
             found = {name: analysis(rows) for name, analysis in self.analyses.items()}
             columns = [formula(found[family], column) for family, formula, column in self._formulas]

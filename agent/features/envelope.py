@@ -34,13 +34,20 @@ GAUSSIAN_KURTOSIS = 2.0  # of the squared magnitude of complex Gaussian noise
 
 
 class Envelope(NamedTuple):
-    """Of each row, shape (n_rows,): RMS acceleration in the band and kurtosis of its envelope; for every column with lines, by its
-    feature, their peaks over their floors, and their peaks over half the envelope's mean: how deeply they modulate it."""
+    """Of each row, shape (n_rows,): RMS acceleration in the band, kurtosis of its envelope and mean of its squared envelope.
+
+    And of every column with lines, by its feature: peaks over floors, and the peaks.
+    """
 
     rms_m_s2: F64
     kurtosis: F64
+    mean: F64
     ratios: dict[str, F64]
-    depths: dict[str, F64]
+    peaks: dict[str, F64]
+
+    def depth(self, column: Column) -> F64:
+        """How deeply a line modulates the squared envelope, 0 to 1: its amplitude over the mean."""
+        return 2 * self.peaks[column.feature] / self.mean
 
 
 class Analysis:
@@ -67,11 +74,12 @@ class Analysis:
         power = rows.power[:, self._parts]
         rms = np.sqrt(totals(power))
         if self._only_rms:
-            return Envelope(rms, np.full_like(rms, np.nan), {}, {})
+            return Envelope(rms, np.full_like(rms, np.nan), np.zeros_like(rms), {}, {})
         squared = self._squared_envelope(rows.spectrum[:, self._band])
         spectrum = fourier.rfft(squared)[: len(power)]
-        kurtosis = self._kurtosis(squared[: len(power)], spectrum)
-        return Envelope(rms, kurtosis, *self._lines(spectrum, rows.line_bins))
+        mean = spectrum[:, 0].real.astype(np.float64)
+        kurtosis = self._kurtosis(squared[: len(power)], mean)
+        return Envelope(rms, kurtosis, mean, *self._lines(spectrum, rows.line_bins))
 
     def _squared_envelope(self, band: np.ndarray) -> F32:
         """Shape (ROWS, n_points). Its window is Hann squared: both factors of |z|^2 bring one."""
@@ -86,17 +94,16 @@ class Analysis:
         squared[len(band) :] = 0
         return squared
 
-    def _kurtosis(self, squared: F32, spectrum: np.ndarray) -> F64:
+    def _kurtosis(self, squared: F32, total: F64) -> F64:
         """Spectral kurtosis of the band (Antoni 2006): mean of |z|^4 over the square of the mean of |z|^2, less 2."""
-        total = spectrum[:, 0].real.astype(np.float64)
         kurtosis: F64 = dots(squared, squared) * (self.n_points / HANN_KURTOSIS) / np.square(total) - GAUSSIAN_KURTOSIS
         return kurtosis
 
     def _lines(self, spectrum: np.ndarray, line_bins: F64) -> tuple[dict[str, F64], dict[str, F64]]:
-        """Ratios and depths. A ratio is the sum of the peaks of a column's lines within tolerance over the sum of their local
-        medians: 1 to 3 where no line is.
+        """Of every column: the sum of its lines' peaks within tolerance over the sum of the medians about them, and the peaks.
 
-        A column with a line outside the range from LOWEST_BIN to HIGHEST_LINE_HZ is NaN: not measured is not healthy.
+        1 to 3 where no line is. A column with a line outside the range from LOWEST_BIN to HIGHEST_LINE_HZ is NaN: not measured
+        is not healthy.
         """
         if not self._names:
             return {}, {}
@@ -106,13 +113,13 @@ class Analysis:
         heights = stretches(np.abs(spectrum[:, : self._last + 1]), start, self._n_around)
         reach = np.maximum(TOLERANCE * centre, 1.0)
         near = np.abs(self._around - (centre - start)[..., None]) <= reach[..., None]
-        peaks = np.maximum.reduce(heights * near.astype(np.float32), axis=-1)
+        peaks = (
+            np.maximum.reduce(heights * near.astype(np.float32), axis=-1) + 0 * centre
+        )  # NaN where the line is not known
         heights.partition(self._n_around // 2, axis=-1)
-        floors = heights[..., self._n_around // 2] + 0 * centre  # NaN where the line is not known
         sums = np.add.reduceat(peaks, self._first, axis=1)
-        ratios = sums / np.add.reduceat(floors, self._first, axis=1)
-        depths = sums * (2 / np.abs(spectrum[:, :1]))
-        return dict(zip(self._names, ratios.T, strict=True)), dict(zip(self._names, depths.T, strict=True))
+        ratios = sums / np.add.reduceat(heights[..., self._n_around // 2], self._first, axis=1)
+        return dict(zip(self._names, ratios.T, strict=True)), dict(zip(self._names, sums.T, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,4 +277,4 @@ def bsf_sidebands_ratio(envelope: Envelope, column: Column) -> F64:
 )
 def cavitation_index_m_s2(envelope: Envelope, column: Column) -> F64:
     """Bubbles collapse where a vane passes: their noise is broad, and swells and fades with the vanes."""
-    return envelope.rms_m_s2 * envelope.depths[column.feature]
+    return envelope.rms_m_s2 * envelope.depth(column)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.features.feature import ROWS
 from agent.vocabulary import F32, F64
 
 
@@ -24,6 +25,7 @@ def _dot_of_numpy_1(rows: F32, other: F32) -> F32:
 _dot: Callable[[F32, F32], F32] = getattr(np, "vecdot", _dot_of_numpy_1)
 LONGEST = 8192  # OpenBLAS gives dot products of more than 10,000 terms to several threads
 ONES = np.ones(LONGEST, np.float32)
+ROW_INDEX = np.arange(ROWS)[:, None]
 
 
 def dots(rows: F32, other: F32) -> F64:
@@ -66,13 +68,14 @@ def _pieces(n: int) -> tuple[int, int]:
 def stretches(rows: F32, start: NDArray[np.intp], width: int) -> F32:
     """Pieces of `width` numbers that begin at `start` in each row, copied out as memory lies.
 
-    Args: rows: shape (n_rows, n), a row's numbers side by side. start: shape (1 or n_rows, n_pieces), each from 0 to n - width.
+    Args: rows: shape (n_rows, n), at most ROWS, a row's numbers side by side. start: shape (1 or n_rows, n_pieces), each from
+        0 to n - width.
     Returns: shape (n_rows, n_pieces, width).
     """
     n_rows, n = rows.shape
     strides = (*rows.strides, rows.strides[1])
     overlapping = np.ndarray((n_rows, n - width + 1, width), rows.dtype, rows, 0, strides)
-    found: F32 = overlapping[np.arange(n_rows)[:, None], start]
+    found: F32 = overlapping[ROW_INDEX[:n_rows], start]
     return found
 
 
