@@ -15,8 +15,8 @@ every passage, and deeply. So a line must also carry a least share of some band'
 for a while. Strikes that come and go over several turns hide every rhythm. Where they do, and no line is deeper, the rolling
 elements are named by elimination, and never with much confidence.
 
-*Both races at once.* What runs on both races is heard at both: faintly, and at one speed of the cage, for what slip adds to
-one line it takes from the other. Such a pair, clear and not deep, names the rolling elements too.
+*Both races at once.* What runs on both races is heard at both, about as deeply, and at one speed of the cage, for what slip adds
+to one line it takes from the other. A damaged race drowns the other's line. Such an even pair names the rolling elements too.
 
 What shows none of this stays unsure. So does a bearing with a line that is clear, deep and no part's: then the speed or the
 bearing is another one than was thought. Lines that a steady machine has of itself are whitened away; what stands at a
@@ -51,6 +51,7 @@ CLEAR = 4.0  # robust standard deviations
 LEAST_DEPTH_RATIO = 0.2  # of a line with its harmonics; healthy bearings have half of it
 LEAST_WANDER_RATIO = 0.3  # spread of the blocks over their mean; noise alone makes 0.1 to 0.2
 HARMONIC_SEEN = 4.0  # times its floor
+EVEN_RATIO = 0.7  # of the depths of two lines: a race that is damaged itself is about twice as deep as the other
 MOST_SURE, MOST_SURE_BY_ELIMINATION = 0.95, 0.7
 
 
@@ -144,7 +145,11 @@ def name_part(rows: F32, sample_rate_hz: float, shaft_speed_rpm: float, orders: 
 def _name(
     families: tuple[Family, ...], stray: Family, pair_clearness: float, wander_ratio: float
 ) -> tuple[Part, float, str]:
-    """Part, confidence and reason: the deepest line that is told; else what the ball alone can do; else unsure."""
+    """Part, confidence, reason: an even pair of races; the deepest line that is told; what the ball alone can do; else unsure."""
+    races = [family.depth_ratio for family in families if family.part in (Part.OUTER, Part.INNER)]
+    if pair_clearness >= CLEAR and min(races) >= EVEN_RATIO * max(races):
+        reason = "lines of both races at one speed of the cage, one as deep as the other: rolling elements"
+        return Part.BALL, _confidence(pair_clearness / CLEAR, MOST_SURE_BY_ELIMINATION), reason
     for family in families:
         if family.is_told and family.depth_ratio >= wander_ratio:
             times_limit = family.depth_ratio / max(LEAST_DEPTH_RATIO, wander_ratio)
@@ -154,9 +159,6 @@ def _name(
     if wander_ratio >= LEAST_WANDER_RATIO:
         reason = f"strikes come and go by {100 * wander_ratio:.0f} % and no line is as deep: rolling elements"
         return Part.BALL, _confidence(wander_ratio / LEAST_WANDER_RATIO, MOST_SURE_BY_ELIMINATION), reason
-    if pair_clearness >= CLEAR:
-        reason = "lines of both races at one speed of the cage, neither deep: rolling elements"
-        return Part.BALL, _confidence(pair_clearness / CLEAR, MOST_SURE_BY_ELIMINATION), reason
     return Part.UNSURE, 0.0, "no line is both clear and deep"
 
 
