@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +15,7 @@ from agent.features.envelope import Analysis as EnvelopeAnalysis
 from agent.features.feature import ROWS
 from agent.heap import steady_heap
 from agent.machine import ColumnSpec, MachineProfile
+from agent.timing import interleaved_us
 from agent.vocabulary import F32, OperatingPoint, Window
 
 FAMILIES = ("vibration", "spectrum", "envelope")  # of an accelerometer
@@ -63,7 +62,7 @@ def vector_over_ffts(profile: MachineProfile, seconds: float = 2.0) -> dict[str,
     block = np.concatenate([window.samples, window.samples[:1]])
     lines_hz = features.all_lines_hz(nameplate, window.point)
     transforms = _transforms(core, block)
-    medians = _interleaved(
+    medians = interleaved_us(
         {
             "compute": lambda: features.compute(window, {}, nameplate, cores),
             "single": lambda: core(window.samples, lines_hz),
@@ -109,17 +108,3 @@ def _transforms(core: Core, block: F32) -> Callable[[], object]:
     analytic = np.zeros((ROWS, envelope.n_points), np.complex64)
     squared = np.zeros((ROWS, envelope.n_points), np.float32)
     return lambda: (fft.rfft(block, axis=1), fft.ifft(analytic, axis=1, overwrite_x=True), fft.rfft(squared, axis=1))
-
-
-def _interleaved(candidates: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Median microseconds of the calling thread's CPU time, every candidate once a round."""
-    took: dict[str, list[float]] = {name: [] for name in candidates}
-    for candidate in candidates.values():
-        candidate()
-    until = time.monotonic() + seconds
-    while time.monotonic() < until or not all(took.values()):
-        for name, candidate in candidates.items():
-            start_ns = time.thread_time_ns()
-            candidate()
-            took[name].append((time.thread_time_ns() - start_ns) / 1000)
-    return {name: statistics.median(times) for name, times in took.items()}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from agent.tagbank import TagBank, TagPlan
+from agent.timing import interleaved_us
 from agent.vocabulary import F32
 from firmware_bridge.measurement import Quality
 
@@ -33,7 +32,10 @@ def tagbank_over_bare(seconds: float) -> dict[str, float]:
         "tagbank": _bank(values, TagPlan(n_median=0)),
         "tagbank_median": _bank(values, TagPlan()),
     }
-    ns_per_tag = _interleaved_ns_per_tag(candidates, seconds)
+    for candidate in candidates.values():
+        for _ in range(N_WARM):
+            candidate()
+    ns_per_tag = {name: 1000 * us / (N_TICKS * N_TAGS) for name, us in interleaved_us(candidates, seconds).items()}
     return {
         "tagbank_over_bare": ns_per_tag["tagbank"] / ns_per_tag["bare"],
         "tagbank_median_over_bare": ns_per_tag["tagbank_median"] / ns_per_tag["bare"],
@@ -67,18 +69,3 @@ def _bank(values: F32, plan: TagPlan) -> Callable[[], None]:
             bank.update(channels, tick, quality, now_ns)
 
     return stretch
-
-
-def _interleaved_ns_per_tag(candidates: Mapping[str, Callable[[], None]], seconds: float) -> dict[str, float]:
-    """Median over stretches; every candidate once a round, at least one round."""
-    took_ns: dict[str, list[int]] = {name: [] for name in candidates}
-    for candidate in candidates.values():
-        for _ in range(N_WARM):
-            candidate()
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s or not all(took_ns.values()):
-        for name, candidate in candidates.items():
-            start_ns = time.thread_time_ns()
-            candidate()
-            took_ns[name].append(time.thread_time_ns() - start_ns)
-    return {name: statistics.median(took) / (N_TICKS * N_TAGS) for name, took in took_ns.items()}

@@ -99,7 +99,17 @@ class MachineWatch:
         saved = {
             key: baseline for key, baseline in (baselines or {}).items() if baseline.digest == machine.features.digest
         }
-        self.baselines: dict[str, Baseline] = {**shipped, **saved}
+        self._cores = Cores(features.plan_at)
+        known = next(iter([*saved.values(), *shipped.values()]), None)
+        self._take_envelope_band(known.envelope_band_hz if known is not None else None)
+        self.baselines: dict[str, Baseline] = {
+            key: baseline
+            for key, baseline in {**shipped, **saved}.items()
+            if baseline.envelope_band_hz
+            == self._envelope_band_hz  # measured in another band, it is no normal of this one
+        }
+        undecided = known is None and features.n_samples > 0
+        self._kurtogram = Kurtogram(features.n_samples, features.sample_rate_hz) if undecided else None
         self._tracker = ConditionTracker(k=decision.k, m=decision.m, off_delay_s=decision.off_delay_s)
         self._limits = LimitWatch(machine.profile.limits)
         self._sick_mm_s = machine.profile.zone_bc_mm_s * math.sqrt(N_AXES)
@@ -108,10 +118,6 @@ class MachineWatch:
         self._states = StateTracker(
             machine.state_rule, machine.nameplate.rated_speed_rpm, assume_running=machine.spec.assume_running
         )
-        known = next(iter(self.baselines.values()), None)
-        undecided = known is None and features.n_samples > 0
-        self._kurtogram = Kurtogram(features.n_samples, features.sample_rate_hz) if undecided else None
-        self._take_envelope_band(known.envelope_band_hz if known is not None else None)
         self._tag_statistics = [
             (name, statistic, machine.roles[channel])
             for name, (channel, statistic) in features.statistics.items()
@@ -149,8 +155,7 @@ class MachineWatch:
         if self.budget.level >= Level.LIMITS_ONLY:
             self.budget.count_shed("window")
             return found
-        if self.state.mode is Mode.RUNNING and not window.clipped:
-            self._look_for_envelope_band(window)
+        self._look_for_envelope_band(window)
         self._judge(window, tags, muted, window.arrived_monotonic_ns, utc_ns, found)
         self._keep_burst(window, found)
         return found
@@ -273,15 +278,16 @@ class MachineWatch:
     # ------------------------------------------------------------------ learning
     def _take_envelope_band(self, band_hz: tuple[float, float] | None) -> None:
         self._envelope_band_hz = band_hz
-        self._cores = Cores(partial(self.machine.features.plan_at, envelope_band_hz=band_hz))
+        self._cores.change(partial(self.machine.features.plan_at, envelope_band_hz=band_hz))
 
     def _look_for_envelope_band(self, window: Window) -> None:
         """The first windows of a running machine say where it rings; where they do, learning begins anew in that band.
 
         Once in a machine's life: the band is kept with its baselines, and with it what "normal" means.
         """
-        whole = window.samples.shape[1] == self.machine.features.n_samples and np.isfinite(window.samples).all()
-        if self._kurtogram is None or not whole:
+        if self._kurtogram is None or window.clipped or self.state.mode is not Mode.RUNNING:
+            return
+        if window.samples.shape[1] != self.machine.features.n_samples or not np.isfinite(window.samples).all():
             return
         self._kurtogram.add(window.samples)
         if len(self._kurtogram) < BAND_WINDOWS * len(window.samples):
@@ -298,6 +304,7 @@ class MachineWatch:
         complete = self._learner.offer(vector)
         if complete is None:
             return
+        self._kurtogram = None  # from here on there is a normal, in the band that it was measured in
         baseline = self._learner.fit(complete)
         baseline = replace(
             baseline,
@@ -482,8 +489,10 @@ class MachineWatch:
                 "shaft_speed_rpm": _number(point.shaft_speed_rpm),
                 "active_power_kw": _number(point.active_power_kw),
                 "line_frequency_hz": _number(point.line_frequency_hz),
+                **dict(
+                    zip(("envelope_low_hz", "envelope_high_hz"), self._envelope_band_hz or (None, None), strict=True)
+                ),
             },
-            "envelope_band_hz": self._envelope_band_hz,
             "speed_source": self._cores.speed_source if window is not None else None,
         }
         return Record("feature", vector.machine, vector.utc_ns, body, arrived_monotonic_ns=vector.arrived_monotonic_ns)

@@ -51,19 +51,22 @@ class Windows:
 
     Attributes:
         values: shape (n_windows, n_columns), physical units, NaN where absent. present: same shape.
+        envelope_band_hz: the machine's own band of the envelope that they were measured in; None: the machine type's.
     """
 
     machine: str
     state: str
     values: F32
     present: Mask
+    envelope_band_hz: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def part(self, start: int, stop: int | None = None) -> Windows:
         """Some of the windows, by place in time."""
-        return Windows(self.machine, self.state, self.values[start:stop], self.present[start:stop])
+        part = slice(start, stop)
+        return Windows(self.machine, self.state, self.values[part], self.present[part], self.envelope_band_hz)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,22 +186,28 @@ def sources_sha256(rooms: Sequence[str]) -> str:
 # ---------------------------------------------------------------------------------------------- collected data
 @dataclass(slots=True)
 class _Sorted:
-    """Rows by machine and state while a table is read."""
+    """Rows by machine and state while a table is read. Of rows in several envelope bands those in the latest one count."""
 
-    rows: dict[tuple[str, str], list[tuple[int, list[float], list[bool]]]] = field(default_factory=dict)
+    rows: dict[tuple[str, str], list[tuple[int, list[float], list[bool], tuple[float, float] | None]]] = field(
+        default_factory=dict
+    )
 
     def add(self, row: Mapping[str, Any]) -> None:
         key = (row["machine"], row["state"])
         values = [math.nan if value is None else value for value in row["values"]]
-        self.rows.setdefault(key, []).append((row["utc_ns"], values, row["present"]))
+        low_hz, high_hz = row.get("envelope_low_hz"), row.get("envelope_high_hz")
+        band_hz = None if low_hz is None or high_hz is None else (low_hz, high_hz)
+        self.rows.setdefault(key, []).append((row["utc_ns"], values, row["present"], band_hz))
 
     def windows(self) -> tuple[Windows, ...]:
         made = []
         for (machine, state), rows in sorted(self.rows.items()):
             rows.sort(key=lambda row: row[0])
-            values = np.array([row[1] for row in rows], np.float32)
-            present = np.array([row[2] for row in rows], np.bool_) & np.isfinite(values)
-            made.append(Windows(machine, state, values, present))
+            band_hz = rows[-1][3]
+            latest = [row for row in rows if row[3] == band_hz]
+            values = np.array([row[1] for row in latest], np.float32)
+            present = np.array([row[2] for row in latest], np.bool_) & np.isfinite(values)
+            made.append(Windows(machine, state, values, present, band_hz))
         return tuple(made)
 
 

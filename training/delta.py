@@ -46,7 +46,7 @@ COMMON = [
     ("late", pa.bool_()),
     ("clock", pa.string()),  # "unset" where the time is of a clock that was not set; see clock_events
 ]
-POINT = ("shaft_speed_rpm", "active_power_kw", "line_frequency_hz")
+POINT = ("shaft_speed_rpm", "active_power_kw", "line_frequency_hz", "envelope_low_hz", "envelope_high_hz")
 SCHEMAS = {
     "alarm": pa.schema(
         [

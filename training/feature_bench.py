@@ -11,9 +11,7 @@ by its id. They have nothing for velocity, displacement, crest or the envelope, 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -30,6 +28,7 @@ from agent.heap import steady_heap
 from agent.machine import load_machine_profile
 from agent.tagbank import TagBank, TagPlan
 from agent.tagbank_benchmark import tagbank_over_bare
+from agent.timing import interleaved_us
 from agent.vocabulary import F32, OperatingPoint, Window
 from firmware_bridge.measurement import Quality
 from training.plain_features import Record, plain_value
@@ -62,8 +61,8 @@ def main(root: Path, seconds: float) -> dict[str, float | None]:
     over_ffts = vector_over_ffts(profile, seconds)
     over_bare = tagbank_over_bare(seconds)
     peers = {"naive": naive_scipy(features, window, nameplate), **tsfresh(window), **tsfel(window)}
-    vector_us = interleaved_us(ours | peers, seconds)
-    tags_us = interleaved_us({"tagbank": tagbank(), **river()}, seconds)
+    vector_us = interleaved_us(ours | peers, seconds, TURN_S)
+    tags_us = interleaved_us({"tagbank": tagbank(), **river()}, seconds, TURN_S)
     return {
         **{name: over_ffts[name] for name in ("vector_over_ffts_single", "vector_over_ffts_fours")},
         **{f"{peer}_over_ours": ratio(vector_us, peer, "core") for peer in PEERS},
@@ -89,28 +88,6 @@ def core_and_compute(features: FeatureSet, window: Window, nameplate: Nameplate)
         "core": lambda: core(window.samples, lines_hz),
         "compute": lambda: features.compute(window, {}, nameplate, cores),
     }
-
-
-def interleaved_us(candidates: Mapping[str, Candidate], seconds: float) -> dict[str, float]:
-    """Median microseconds of the calling thread's CPU time; everybody has a turn in every round, and at least one."""
-    took: dict[str, list[float]] = {name: [] for name in candidates}
-    for candidate in candidates.values():
-        candidate()
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s or not all(took.values()):
-        for name, candidate in candidates.items():
-            took[name] += _turn_us(candidate)
-    return {name: statistics.median(times) for name, times in took.items()}
-
-
-def _turn_us(candidate: Candidate) -> list[float]:
-    times: list[float] = []
-    until_s = time.monotonic() + TURN_S
-    while not times or time.monotonic() < until_s:
-        start_ns = time.thread_time_ns()
-        candidate()
-        times.append((time.thread_time_ns() - start_ns) / 1000)
-    return times
 
 
 def ratio(took: Mapping[str, float], name: str, over: str) -> float | None:

@@ -145,6 +145,7 @@ def learn(kind: Kind, windows: Windows, n_learn: int) -> Learned:
     """Baseline from the first `n_learn` windows; all windows referred to it, as the agent does it."""
     first = windows.part(0, n_learn)
     baseline = Baseline.fit(first.values, first.present, kind.transforms, kind.floors, kind.features.digest)
+    baseline = replace(baseline, envelope_band_hz=windows.envelope_band_hz)
     later = refer(kind, baseline, windows.part(n_learn))
     return Learned(windows.machine, windows.state, baseline, refer(kind, baseline, first), later)
 
@@ -377,6 +378,7 @@ def _baselines(learned: Sequence[Learned], references: Sequence[float]) -> dict[
             normal=_rounded_all(one.baseline.normal),
             reference_score=_rounded(reference),
             n_windows=one.baseline.n_windows,
+            envelope_band_hz=one.baseline.envelope_band_hz,
         )
     return made
 

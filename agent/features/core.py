@@ -122,7 +122,6 @@ class Cores:
         refused: windows that were not computed, by reason. point: what the last one was computed for, with the shaft speed that
         was found for it. speed_source: where that came from, as `ShaftSpeed.source`.
 
-
     A sensor's true rate is its own and drifts with temperature; building a core takes about a millisecond, so keeping a
     few is enough and keeping all would be a leak.
     """
@@ -138,6 +137,11 @@ class Cores:
 
     def __len__(self) -> int:
         return len(self._cores)
+
+    def change(self, plan_at: Callable[[float], Plan]) -> None:
+        """Other plans from now on; what was counted stays counted."""
+        self._plan_at = plan_at
+        self._cores.clear()
 
     def at(self, sample_rate_hz: float) -> Core:
         """The core for this rate; the one unused for longest makes room."""

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agent.features.feature import Column, Nameplate, Plan, Rows, feature
+from agent.features.feature import Column, Plan, Rows, feature
 from agent.features.fourier import C64
+from agent.features.nameplate import Nameplate
 from agent.features.speed import pole_pairs, supply_hz
 from agent.vocabulary import F32, F64, OperatingPoint
 

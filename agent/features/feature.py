@@ -24,8 +24,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.features.nameplate import NAN
-from agent.features.nameplate import Nameplate as Nameplate  # noqa: PLC0414  (the families' word too)
+from agent.features.nameplate import NAN, Nameplate
 from agent.features.readings import Readings
 from agent.vocabulary import F32, F64, OperatingPoint
 from firmware_bridge.units import unit_of

@@ -22,9 +22,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from agent.features import fourier
-from agent.features.core import mean_square_hann
 from agent.features.fourier import C64
 from agent.features.nameplate import Nameplate
+from agent.features.readings import load_ratio_of, shaft_power_kw
 from agent.vocabulary import F32, F64, OperatingPoint
 
 Source = Literal["tag", "comb", "slip", "none"]
@@ -118,7 +118,7 @@ def shaft_speed(
     allows; any other tag; slip; not known.
 
     Args:
-        spectrum: shape (n_axes, n_bins), the core's (`Rows.spectrum`) or `hann_spectrum` of the samples.
+        spectrum: shape (n_axes, n_bins), the core's (`Rows.spectrum`).
         point: its supply frequency goes before the nameplate's, its power tells the load where the nameplate has a rated
             power; its speed is not read, `tag` says how far to trust it.
         search_hz: bounds for a machine whose nameplate does not tell; else not read.
@@ -132,7 +132,8 @@ def shaft_speed(
         return seen
     if tag is not None and tag.rpm > 0:
         return replace(tag.speed, confidence=LEAST_CONFIDENCE)
-    return slip_speed(nameplate, point, load_ratio(nameplate, point))
+    power_kw = shaft_power_kw(UNKNOWN, point.active_power_kw, nameplate.data)
+    return slip_speed(nameplate, point, load_ratio_of(power_kw, UNKNOWN, nameplate.data))
 
 
 def comb_orders(nameplate: Nameplate) -> tuple[int, ...]:
@@ -183,11 +184,6 @@ def slip_window_hz(nameplate: Nameplate, point: OperatingPoint) -> tuple[float, 
     return (low_hz, synchronous_hz) if low_hz > 0 else None
 
 
-def load_ratio(nameplate: Nameplate, point: OperatingPoint) -> float:
-    """Shaft power over rated power; NaN: not known."""
-    return point.active_power_kw * nameplate.data.rated_efficiency_ratio / nameplate.data.rated_power_kw
-
-
 def slip_speed(nameplate: Nameplate, point: OperatingPoint, load_ratio: float = UNKNOWN) -> ShaftSpeed:
     """Speed computed, not observed: slip is rated slip times load; without a load, the middle of the window."""
     synchronous_hz, slip_hz = _synchronous_and_slip_hz(nameplate, point)
@@ -215,12 +211,6 @@ BIN_VARIANCE = 0.2374
 CHANGE_VARIANCE = 18.17  # likewise, of its change from the first sample to the last
 CHANGE_STEP_BINS = 0.5  # of the trials
 SILENT = float(np.finfo(np.float32).tiny)
-
-
-def hann_spectrum(samples: F32) -> C64:
-    """The core's spectrum where no core is at hand: shape (n_axes, n_samples) -> (n_axes, n_samples // 2 + 1)."""
-    centred = samples - samples.mean(axis=1, keepdims=True)
-    return fourier.rfft(centred * mean_square_hann(samples.shape[1]))
 
 
 def estimate_speed(

@@ -74,6 +74,7 @@ class StateBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     normal: tuple[float | None, ...]
     reference_score: Positive
     n_windows: Annotated[int, Meta(gt=0)]
+    envelope_band_hz: tuple[float, float] | None = None
 
     def as_baseline(self, digest: str) -> Baseline:
         """The same as the agent's own word for it."""
@@ -84,6 +85,7 @@ class StateBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             n_windows=self.n_windows,
             digest=digest,
             reference_score=self.reference_score,
+            envelope_band_hz=self.envelope_band_hz,
         )
 
 

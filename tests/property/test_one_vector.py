@@ -58,9 +58,11 @@ def test_live_replay_and_training_give_the_same_vector(site, heard):
     for waveform in (item for item in heard if isinstance(item, Waveform)):
         for window in windower.step(waveform, OperatingPoint(), waveform.monotonic_ns):
             machine, told = machines[window.machine], live[window.machine, window.burst_id]
-            point = OperatingPoint(
-                **{name: np.nan if value is None else value for name, value in told["point"].items()}
+            speed_rpm, power_kw, line_hz = (
+                np.nan if told["point"][name] is None else told["point"][name]
+                for name in ("shaft_speed_rpm", "active_power_kw", "line_frequency_hz")
             )
+            point = OperatingPoint(speed_rpm, line_hz, power_kw)
             at_its_point = Window(*(getattr(window, name) for name in Window.__slots__[:8]), point)
             values, _ = machine.features.compute(at_its_point, {}, machine.nameplate, Cores(machine.features.plan_at))
             burst = [at for at, feature in enumerate(machine.features.features) if feature.kind == "burst"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from offline import START_MONOTONIC_NS, site_of_demo
 
 from agent.app import open_bundles
 from agent.baseline import Baseline
+from agent.inference.bundle import StateBaseline
 from agent.pipeline import Pipeline
 from agent.tagbank import TagBank
 from agent.vocabulary import Mode, OperatingPoint, OperatingState, Window
+from training.dataset import _Sorted
 
 ROOT = Path(__file__).parents[2]
 TAG = "M-101A"
@@ -69,3 +72,32 @@ def test_a_machine_that_only_hums_keeps_its_type_s_band(site, bundles):
     assert baseline.envelope_band_hz is None
     machine = pipeline.watches[TAG].machine
     assert pipeline.watches[TAG]._cores.at(RATE_HZ).plan.envelope_band_hz == machine.profile.burst.envelope_band_hz
+
+
+def test_a_baseline_of_another_band_is_no_normal(site, bundles):
+    """A site bundle brings baselines of before the machine was fitted anew; what was learned here goes before them."""
+    [own] = learned(Pipeline(site, bundles, started_monotonic_ns=0), site, 8000.0)
+    elsewhere = replace(own, envelope_band_hz=None)
+    saved = {(TAG, "running:10"): own, (TAG, "running:9"): elsewhere}
+    watch = Pipeline(site, bundles, started_monotonic_ns=0, baselines=saved).watches[TAG]
+    assert list(watch.baselines) == ["running:10"]
+
+
+def test_what_is_sent_up_and_trained_from_says_its_band(site, bundles):
+    """Vectors of two bands are two machines to a baseline: the latest band's count, and the bundle's baseline names it."""
+    pipeline = Pipeline(site, bundles, started_monotonic_ns=0)
+    [own] = learned(pipeline, site, 8000.0)
+    watch = pipeline.watches[TAG]
+    found = watch.on_window(window(999, 8000.0), TagBank(len(site.channels)), frozenset(), 0)
+    point = next(record.payload["point"] for record in found.records if record.stream == "feature")
+    assert (point["envelope_low_hz"], point["envelope_high_hz"]) == own.envelope_band_hz
+    rows = _Sorted()
+    for at, band_hz in enumerate([(None, None)] * 3 + [own.envelope_band_hz] * 4):
+        band = dict(zip(("envelope_low_hz", "envelope_high_hz"), band_hz, strict=True))
+        rows.add({"machine": TAG, "state": "running:10", "utc_ns": at, "values": [1.0], "present": [True], **band})
+    [windows] = rows.windows()
+    assert (len(windows), windows.envelope_band_hz) == (4, own.envelope_band_hz)
+    kept = StateBaseline(
+        location=(1.0,), scale=(1.0,), normal=(1.0,), reference_score=1.0, n_windows=4, envelope_band_hz=(7e3, 9e3)
+    )
+    assert kept.as_baseline("digest").envelope_band_hz == (7e3, 9e3)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spectra import hann_spectrum
 
 from agent.features import Cores, FeatureSet, Nameplate, known_features
 from agent.features.current import RESOLVED_BINS, without_line
 from agent.features.feature import Column
-from agent.features.speed import hann_spectrum
 from agent.vocabulary import OperatingPoint, Window
 
 RATE_HZ, N = 1000.0, 10_000

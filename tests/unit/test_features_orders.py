@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spectra import hann_spectrum
 
 from agent.features.orders import HALF_TAPS, resample_to_angle
-from agent.features.speed import SpeedProfile, estimate_speed, hann_spectrum
+from agent.features.speed import SpeedProfile, estimate_speed
 
 RATE_HZ, N = 25600.0, 25600
 SHAFT_HZ, BPFO = 24.4, 3.056

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spectra import hann_spectrum
 
 from agent.features.nameplate import Nameplate
 from agent.features.speed import (
@@ -15,7 +16,6 @@ from agent.features.speed import (
     SpeedTag,
     comb_orders,
     estimate_speed,
-    hann_spectrum,
     nominal_supply_hz,
     pole_pairs,
     shaft_speed,
