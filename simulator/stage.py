@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -231,10 +232,14 @@ def wait_port(port: int, owner: Part) -> None:
     raise PartFailed(f"{owner.name} did not open port {port} within {STOP_TIMEOUT_S:.0f} s\n{owner.last_words()}")
 
 
+LOWEST_PORT, EPHEMERAL_PORT = 20_000, 32_768  # Linux, net.ipv4.ip_local_port_range
+
+
 def free_ports(n_ports: int) -> int:
-    """The first of `n_ports` free neighbouring ports."""
+    """The first of `n_ports` free neighbouring ports, below those that the kernel gives to outgoing connections: until they are
+    taken nobody comes upon one by chance."""
     for _ in range(50):
-        first = free_port()
+        first = random.randrange(LOWEST_PORT, EPHEMERAL_PORT - n_ports)
         with suppress(OSError), ExitStack() as stack:
             for port in range(first, first + n_ports):
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))

@@ -13,6 +13,7 @@ from typing import Any
 from helpers import accepts, free_port
 
 from simulator.modbus_frames import Adu, RtuFraming
+from simulator.stage import free_ports
 
 HARK = [sys.executable, "-m", "agent"]
 
@@ -20,7 +21,7 @@ HARK = [sys.executable, "-m", "agent"]
 def test_it_serves_until_its_time_is_over_and_tells_what_it_did(broker: Any, tmp_path: Path) -> None:
     """Ledger and truth are what a test compares the agent's own counts with."""
     truth = tmp_path / "truth.jsonl"
-    options = ["--mqtt-port", str(broker.port), "--modbus-port", str(free_port()), "--truth", str(truth), "--json"]
+    options = ["--mqtt-port", str(broker.port), "--modbus-port", str(free_ports(2)), "--truth", str(truth), "--json"]
     done = subprocess.run(
         [*HARK, "simulate", "demo", "--duration", "6", "--speed", "3", *options],
         capture_output=True,
