@@ -18,15 +18,15 @@ from firmware_bridge.errors import FrameError
 from firmware_bridge.frames import NAME, ROOT, check_name
 
 VERSION = 1
-STREAMS = ("alarm", "clock", "feature", "burst")
-KIND_OF_STREAM = {"alarm": "event", "clock": "clock", "feature": "features", "burst": "burst"}
+STREAMS = ("alarm", "clock", "baseline", "feature", "burst")
+KIND_OF_STREAM = {"alarm": "event", "clock": "clock", "baseline": "baseline", "feature": "features", "burst": "burst"}
 STREAM_OF_KIND = {kind: stream for stream, kind in KIND_OF_STREAM.items()}
 MAX_RECORD_BYTES = 8 << 20  # a burst of MAX_SAMPLES and its envelope, with room
 MAX_CONFIRM_BYTES = 65_536
 MAX_RANGES = 1000
 RESERVED = "sensor"  # the level below a site that belongs to sensors; no gateway has this name
 
-Stream = Literal["alarm", "clock", "feature", "burst"]
+Stream = Literal["alarm", "clock", "baseline", "feature", "burst"]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 

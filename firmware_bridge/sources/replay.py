@@ -47,22 +47,28 @@ class RecordingColumn(Table, frozen=True):
 class Recording(Table, frozen=True):
     """How to read the files of one public or own data set; how they are watched is the site file's business.
 
-    `ignore` names columns that must not be seen (the labels). Times in a file are local, `utc_offset_h` hours east of
-    Greenwich.
+    `ignore` names columns that must not be seen (the labels). Times in a file are dates as `time_format` says, local,
+    `utc_offset_h` hours east of Greenwich; or numbers, such as an index, of which each is `time_unit_s` (from 1970 on, because a
+    date is not known).
     """
 
     title: str
     licence: str
     time_column: str
-    time_format: str
     columns: Annotated[tuple[RecordingColumn, ...], Meta(min_length=1)]
+    time_format: str = ""
+    time_unit_s: Annotated[float, Meta(gt=0)] | None = None
     separator: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     utc_offset_h: Annotated[float, Meta(ge=-14, le=14)] = 0.0
     sample_interval_s: Annotated[float, Meta(gt=0)] = 1.0
     ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: one point from two columns."""
+        """Raises: ValueError: one point from two columns, or times that are both dates and numbers, or neither."""
+        if bool(self.time_format) is (self.time_unit_s is not None):
+            raise ValueError(
+                'write either time_format, such as "%Y-%m-%d %H:%M:%S", or time_unit_s, the seconds that 1 in time_column is'
+            )
         points = [column.point for column in self.columns]
         if twice := sorted({point for point in points if points.count(point) > 1}):
             raise ValueError(f"{twice[0]} is there twice; every point comes from one column")
@@ -152,7 +158,7 @@ class ReplaySource:
         header = self._header(next(rows, []))
         when = header.index(self.recording.time_column)
         where = [header.index(column.column) for column in self.recording.columns]
-        previous_ns = 0
+        previous_ns: int | None = None
         monotonic_ns = START_MONOTONIC_NS
         for line, row in enumerate(rows, 2):
             if not row:
@@ -160,7 +166,7 @@ class ReplaySource:
             if len(row) != len(header):
                 raise RecordingError(f"{self._path}, line {line}: {len(row)} cells under {len(header)} columns")
             utc_ns = self._utc_ns(row[when], line)
-            if previous_ns:
+            if previous_ns is not None:
                 monotonic_ns += max(utc_ns - previous_ns, 0)
                 self.counters["steps_back"] += utc_ns < previous_ns
             previous_ns = utc_ns
@@ -183,6 +189,9 @@ class ReplaySource:
         return header
 
     def _utc_ns(self, cell: str, line: int) -> int:
+        unit_s = self.recording.time_unit_s
+        if unit_s is not None:
+            return round(self._number(cell, self.recording.time_column, line) * unit_s * 1e9)
         try:
             local = datetime.strptime(cell, self.recording.time_format).replace(tzinfo=UTC)
         except ValueError:
@@ -192,15 +201,20 @@ class ReplaySource:
         whole_ns = (since.days * 86400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
         return whole_ns - round(self.recording.utc_offset_h * 3600e9)
 
+    def _number(self, cell: str, column: str, line: int) -> float:
+        try:
+            return float(cell)
+        except ValueError:
+            where = f"{self._path}, line {line}, column {column!r}"
+            raise RecordingError(f"{where}: {cell[:40]!r} is not a number") from None
+
     def _values(self, cells: list[str], line: int) -> tuple[F32, U8]:
         values = np.full(len(cells), np.nan, np.float32)
         quality = np.zeros(len(cells), np.uint8)
         for i, (cell, column) in enumerate(zip(cells, self.recording.columns, strict=True)):
-            try:
-                value = float(cell) * column.scale + column.offset if cell.strip() else math.nan
-            except ValueError:
-                where = f"{self._path}, line {line}, column {column.column!r}"
-                raise RecordingError(f"{where}: {cell[:40]!r} is not a number") from None
+            value = math.nan
+            if cell.strip():
+                value = self._number(cell, column.column, line) * column.scale + column.offset
             if not math.isfinite(value):
                 quality[i] = Quality.BAD_SENTINEL
                 self.counters["cells_absent"] += 1
