@@ -126,4 +126,5 @@ class VirtualMachine:
         for row, bias, (prefix, device, place) in zip(noise, self._bias, WIRING[self.kind], strict=True):
             shown = INSTRUMENTS[device](view, row, bias, place)
             roles |= {f"{prefix}{point}": value for point, value in shown.items()}
+        roles["ambient_temperature_degc"] = round(state.ambient_degc, 1)  # a thermometer on the wall
         return roles

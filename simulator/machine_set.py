@@ -16,14 +16,16 @@ import numpy as np
 
 from simulator import motor as motors
 from simulator import pump as pumps
+from simulator.duty import DAY_S
+from simulator.effects import NO_FAULTS, Severities, bearing_heat_k, electrics_of, felt_at, hydraulics_of
 from simulator.motor import MotorParameters, MotorPoint, Temperatures
-from simulator.pump import Hydraulics, PumpParameters, PumpPoint
+from simulator.pump import PumpParameters, PumpPoint
 from simulator.sensors import View
+from simulator.signatures import Conditions
 from simulator.variation import StepNoise, generator
 from simulator.vibration import (
     MOTOR_DE,
     PUMP_DE,
-    Conditions,
     Impulses,
     Indicators,
     Levels,
@@ -35,13 +37,20 @@ STEP_S = 0.5
 HISTORY_STEPS = 2048
 RAMP_HZ_S = 5.0  # the drive's acceleration
 COAST_TIME_CONSTANT_S = 2.5
-DAY_S = 86_400.0
+STANDSTILL_RPM = 10.0
 VALVE_TIME_CONSTANT_S = 20.0
 LEVEL_TIME_CONSTANT_S = 3600.0
 LEVEL_WANDER_BAR = 0.02  # 20 cm of water in the suction vessel
+VOLTAGE_TIME_CONSTANT_S = 60.0
+VOLTAGE_WANDER_RATIO = 0.003
+LINE_WANDER_HZ = 0.008
+SPEED_WANDER_RATIO = 2e-4
+LEAST_VALVE_RATIO = 0.5
 PUMP_BEARING_RISE_K = 18.0
-NO_FAULTS: Mapping[str, Mapping[str, float]] = {}
-Severities = Mapping[str, Mapping[str, float]]  # place -> fault id -> severity
+PUMP_BEARING_TIME_CONSTANT_S = 1500.0
+LIQUID_TIME_CONSTANT_S = 600.0
+WATER_DEGC = 20.0
+TURNS_BACK_BELOW = 0.65  # of best flow
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class SetState:
     temperatures: Temperatures
     pump_bearing_degc: float
     faults: Severities
+    water_degc: float = WATER_DEGC  # as it flows in
+    liquid_rise_k: float = 0.0  # of the liquid in the pump's casing above that
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,49 +111,34 @@ class Surroundings:
     line_frequency_hz: float = 50.0
     ambient_degc: float = 22.0
     level_bar: float = 0.0
+    water_degc: float = WATER_DEGC
 
 
-def hydraulics_of(valve_ratio: float, level_bar: float, faults: Severities) -> Hydraulics:
-    """What the faults at place "pump" mean for the water."""
-    at_pump = faults.get("pump", {})
-    return Hydraulics(
-        valve_ratio,
-        suction_loss=at_pump.get("cavitation", 0.0),
-        dry=at_pump.get("dry_run", 0.0),
-        wear=at_pump.get("impeller_wear", 0.0),
-        level_bar=level_bar,
-    )
-
-
-def felt_at(faults: Severities, place: str) -> dict[str, float]:
-    """The faults that shake one end: its own, and a misaligned coupling's other end at six tenths."""
-    felt = dict(faults.get(place, {}))
-    other = faults.get("pump_de" if place == "motor_de" else "motor_de", {})
-    if "misalignment" in other:
-        felt["misalignment"] = max(felt.get("misalignment", 0.0), 0.6 * other["misalignment"])
-    return felt
-
-
-def bearing_heat_k(faults: Mapping[str, float]) -> float:
-    """By how much faults at a bearing warm it in the end."""
-    spall = max(faults.get(f"bearing_{part}", 0.0) for part in ("outer_race", "inner_race", "ball_cage"))
-    return 15.0 * spall**3 + 8.0 * faults.get("misalignment", 0.0) + 12.0 * faults.get("lubrication", 0.0)
+def driven(
+    parameters: SetParameters, around: Surroundings, faults: Severities = NO_FAULTS
+) -> tuple[float, MotorPoint, PumpPoint]:
+    """Speed, motor and pump in balance. Speed and torque depend on each other; a few rounds settle them."""
+    electrics = electrics_of(faults)
+    water = hydraulics_of(around.valve_ratio, around.level_bar, faults)
+    torque = 0.75 if around.frequency_hz > 0.0 else 0.0
+    for _ in range(5):
+        speed = motors.speed_rpm(parameters.motor, around.frequency_hz, torque * (1.0 + electrics.extra_slip_ratio))
+        pump = pumps.operate(parameters.pump, speed, water)
+        shaft_kw = pump.shaft_power_kw * (1.0 + electrics.drag_ratio)
+        torque = motors.torque_ratio_of(parameters.motor, shaft_kw, speed)
+    motor = motors.operate(parameters.motor, around.frequency_hz, shaft_kw, speed, around.voltage_ratio, electrics)
+    return speed, motor, pump
 
 
 def steady_state(
     parameters: SetParameters, around: Surroundings, faults: Severities = NO_FAULTS, t_s: float = 0.0
 ) -> SetState:
-    """A set that has run like this for hours. Speed and torque depend on each other; a few rounds settle them."""
-    torque = 0.75 if around.frequency_hz > 0.0 else 0.0
-    water = hydraulics_of(around.valve_ratio, around.level_bar, faults)
-    for _ in range(5):
-        speed = motors.speed_rpm(parameters.motor, around.frequency_hz, torque)
-        pump = pumps.operate(parameters.pump, speed, water)
-        torque = motors.torque_ratio_of(parameters.motor, pump.shaft_power_kw, speed)
-    motor = motors.operate(parameters.motor, around.frequency_hz, pump.shaft_power_kw, speed, around.voltage_ratio)
+    """A set that has run like this for hours."""
+    speed, motor, pump = driven(parameters, around, faults)
     friction = speed / parameters.motor.rated_speed_rpm
     heat = bearing_heat_k(felt_at(faults, "motor_de"))
-    warm = motors.settled(parameters.motor, motor.loss_ratio, friction, heat, around.ambient_degc)
+    lost_cooling = electrics_of(faults).lost_cooling
+    warm = motors.settled(parameters.motor, motor.loss_ratio, friction, heat, around.ambient_degc, lost_cooling)
     pump_bearing = around.ambient_degc + PUMP_BEARING_RISE_K * friction + bearing_heat_k(felt_at(faults, "pump_de"))
     mode = "running" if around.frequency_hz > 0.0 else "off"
     return SetState(
@@ -159,7 +155,46 @@ def steady_state(
         warm,
         pump_bearing,
         faults,
+        around.water_degc,
+        pump.liquid_rise_k,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """What is warm in a set: the motor, the pump's bearing, and the liquid in its casing above what flows in."""
+
+    motor: Temperatures
+    pump_bearing_degc: float
+    liquid_rise_k: float
+
+
+def warmed(
+    parameters: SetParameters,
+    now: Warmth,
+    motor: MotorPoint,
+    pump: PumpPoint,
+    *,
+    ambient_degc: float,
+    faults: Severities,
+    step_s: float,
+) -> Warmth:
+    """The warmth one step later, when the set runs through the step as given; exact for any length of it."""
+    friction = motor.speed_rpm / parameters.motor.rated_speed_rpm
+    warm = motors.warm(
+        parameters.motor,
+        now.motor,
+        loss_ratio=motor.loss_ratio,
+        friction_ratio=friction,
+        extra_bearing_k=bearing_heat_k(felt_at(faults, "motor_de")),
+        ambient_degc=ambient_degc,
+        step_s=step_s,
+        lost_cooling=electrics_of(faults).lost_cooling,
+    )
+    end = ambient_degc + PUMP_BEARING_RISE_K * friction + bearing_heat_k(felt_at(faults, "pump_de"))
+    pump_bearing = motors.toward(now.pump_bearing_degc, end, step_s / PUMP_BEARING_TIME_CONSTANT_S)
+    liquid_k = motors.toward(now.liquid_rise_k, pump.liquid_rise_k, step_s / LIQUID_TIME_CONSTANT_S)
+    return Warmth(warm, pump_bearing, liquid_k)
 
 
 class MachineSet:
@@ -230,46 +265,60 @@ class MachineSet:
         t_s = self._step * STEP_S
         before = self._history[-1]
         noise = self._noise.row(self._step)
-        self._valve = _drifted(self._valve, noise[0], VALVE_TIME_CONSTANT_S)
-        self._voltage = _drifted(self._voltage, noise[1], 60.0)
-        self._level = _drifted(self._level, noise[4], LEVEL_TIME_CONSTANT_S)
-        valve = max(0.5, 1.0 + self.parameters.valve_wander_ratio * self._valve)
-        voltage = 1.0 + 0.003 * self._voltage
+        self._valve = drifted(self._valve, noise[0], STEP_S / VALVE_TIME_CONSTANT_S)
+        self._voltage = drifted(self._voltage, noise[1], STEP_S / VOLTAGE_TIME_CONSTANT_S)
+        self._level = drifted(self._level, noise[4], STEP_S / LEVEL_TIME_CONSTANT_S)
+        valve = max(LEAST_VALVE_RATIO, 1.0 + self.parameters.valve_wander_ratio * self._valve)
+        voltage = 1.0 + VOLTAGE_WANDER_RATIO * self._voltage
         faults = self._faults_at(t_s)
-        frequency, speed, mode = self._shaft(before, self._commanded(t_s), noise[2])
+        electrics = electrics_of(faults)
+        frequency, speed, mode = self._shaft(before, self._commanded(t_s), noise[2], electrics.extra_slip_ratio)
         pump = pumps.operate(self.parameters.pump, speed, hydraulics_of(valve, LEVEL_WANDER_BAR * self._level, faults))
-        motor = motors.operate(self.parameters.motor, frequency, pump.shaft_power_kw, speed, voltage)
+        shaft_kw = pump.shaft_power_kw * (1.0 + electrics.drag_ratio)
+        motor = motors.operate(self.parameters.motor, frequency, shaft_kw, speed, voltage, electrics)
         ambient = self._ambient_at(t_s)
-        friction = speed / self.parameters.motor.rated_speed_rpm
-        heat = bearing_heat_k(felt_at(faults, "motor_de"))
-        warm = motors.warm(
-            self.parameters.motor,
-            before.temperatures,
-            loss_ratio=motor.loss_ratio,
-            friction_ratio=friction,
-            extra_bearing_k=heat,
+        warm = warmed(
+            self.parameters,
+            Warmth(before.temperatures, before.pump_bearing_degc, before.liquid_rise_k),
+            motor,
+            pump,
             ambient_degc=ambient,
+            faults=faults,
             step_s=STEP_S,
         )
-
-        end = ambient + PUMP_BEARING_RISE_K * friction + bearing_heat_k(felt_at(faults, "pump_de"))
-        pump_bearing = end + (before.pump_bearing_degc - end) * math.exp(-STEP_S / 1500.0)
-        line_hz = 50.0 + 0.008 * noise[3]
         self._history.append(
             SetState(
-                t_s, mode, frequency, speed, valve, voltage, line_hz, ambient, motor, pump, warm, pump_bearing, faults
+                t_s,
+                mode,
+                frequency,
+                speed,
+                valve,
+                voltage,
+                50.0 + LINE_WANDER_HZ * noise[3],
+                ambient,
+                motor,
+                pump,
+                warm.motor,
+                warm.pump_bearing_degc,
+                faults,
+                liquid_rise_k=warm.liquid_rise_k,
             )
         )
 
-    def _shaft(self, before: SetState, on: bool, noise: float) -> tuple[float, float, str]:
+    def _shaft(self, before: SetState, on: bool, noise: float, extra_slip_ratio: float) -> tuple[float, float, str]:
         """Output frequency, speed and mode: the drive ramps up, and lets go when it stops."""
         if on:
             target = self.parameters.motor.rated_frequency_hz
             frequency = min(target, max(before.frequency_hz, 0.0) + RAMP_HZ_S * STEP_S)
-            speed = motors.speed_rpm(self.parameters.motor, frequency, before.motor.torque_ratio)
-            return frequency, speed * (1.0 + 2e-4 * noise), "running" if frequency >= target else "starting"
+            torque = before.motor.torque_ratio * (1.0 + extra_slip_ratio)
+            speed = motors.speed_rpm(self.parameters.motor, frequency, torque)
+            return (
+                frequency,
+                speed * (1.0 + SPEED_WANDER_RATIO * noise),
+                "running" if frequency >= target else "starting",
+            )
         speed = before.speed_rpm * math.exp(-STEP_S / COAST_TIME_CONSTANT_S)
-        if speed < 10.0:
+        if speed < STANDSTILL_RPM:
             return 0.0, 0.0, "off"
         return 0.0, speed, "coasting"
 
@@ -282,23 +331,30 @@ class MachineSet:
         return view_of(self.parameters, self.points, state)
 
 
-def _drifted(value: float, noise: float, time_constant_s: float) -> float:
-    """Ornstein-Uhlenbeck with unit variance, exact for the step."""
-    keep = math.exp(-STEP_S / time_constant_s)
+def drifted(value: float, noise: float, steps: float) -> float:
+    """Ornstein-Uhlenbeck with unit variance, `steps` time constants later; exact for any step."""
+    keep = math.exp(-steps)
     return keep * value + math.sqrt(1.0 - keep * keep) * noise
 
 
 def conditions_at(parameters: SetParameters, state: SetState, place: str) -> Conditions:
     """Under what one end vibrates."""
-    dry = state.faults.get("pump", {}).get("dry_run", 0.0)
+    at_pump = state.faults.get("pump", {})
+    dry = at_pump.get("dry_run", 0.0)
     best = parameters.pump.best_flow_m3_h * max(0.05, state.speed_rpm / parameters.pump.rated_speed_rpm)
+    flow_ratio = state.pump.flow_m3_h / best if dry == 0.0 and state.frequency_hz > 0.0 else 1.0
+    throttled = "recirculation" in at_pump or "dead_head" in at_pump
+    turns_back = throttled and place == "pump_de" and state.frequency_hz > 0.0
     return Conditions(
         shaft_hz=state.speed_rpm / 60.0,
         line_hz=state.frequency_hz,
         torque_ratio=state.motor.torque_ratio,
-        flow_ratio=state.pump.flow_m3_h / best if dry == 0.0 and state.frequency_hz > 0.0 else 1.0,
+        flow_ratio=flow_ratio,
         wet_ratio=1.0 - dry,
         cavitation_db=state.pump.cavitation_db if place == "pump_de" else 0.0,
+        pole_pass_hz=max(0.0, 2.0 * state.frequency_hz - parameters.motor.n_poles * state.speed_rpm / 60.0),
+        turned_back=max(0.0, 1.0 - flow_ratio / TURNS_BACK_BELOW) if turns_back else 0.0,
+        gas=at_pump.get("air_entrainment", 0.0) if place == "pump_de" else 0.0,
         faults=felt_at(state.faults, place),
     )
 
@@ -307,12 +363,13 @@ def levels_at(parameters: SetParameters, points: Mapping[str, MeasuringPoint], s
     """One housing's levels, with what reaches it from the other through the base frame."""
     levels = points[place].levels(conditions_at(parameters, state, place))
     share = parameters.crosstalk_ratio
-    disturbed = state.pump.cavitation_db > 0.0 or any(state.faults.get(end) for end in points)
-    if share > 0.0 and disturbed:
+    if share > 0.0 and (state.pump.cavitation_db > 0.0 or state.faults):
         other = "pump_de" if place == "motor_de" else "motor_de"
         heard = points[other].levels(conditions_at(parameters, state, other))
         levels.impulses += tuple(Impulses(t.rate_hz, t.peak_g * share, t.zone_order) for t in heard.impulses)
         levels.burst_noise_g = math.hypot(levels.burst_noise_g, share * heard.burst_noise_g)
+        levels.rumble_g = math.hypot(levels.rumble_g, share * heard.rumble_g)
+        levels.hump_g = math.hypot(levels.hump_g, share * heard.hump_g)
     return levels
 
 
@@ -342,8 +399,13 @@ def view_of(parameters: SetParameters, points: Mapping[str, MeasuringPoint], sta
         line_frequency_hz=state.line_frequency_hz,
         suction_pressure_bar=state.pump.suction_pressure_bar,
         discharge_pressure_bar=state.pump.discharge_pressure_bar,
-        water_degc=20.0,
+        water_degc=state.water_degc,
+        liquid_degc=state.water_degc + state.liquid_rise_k,
         roughness=min(1.0, state.pump.cavitation_db / 12.0),
         housing_degc=housing,
         vibration=vibration,
+        voltage_shares=state.motor.voltage_shares,
+        current_shares=state.motor.current_shares,
+        surge_ratio=state.pump.surge_ratio,
+        beat_ratio=state.motor.beat_ratio,
     )

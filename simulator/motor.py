@@ -67,9 +67,42 @@ VARIED = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Electrics:
+    """What faults do to a motor, its supply and its cooling. All 0 on a healthy one.
+
+    Attributes:
+        drag_ratio: power the shaft takes beyond the pump's, of the pump's. extra_slip_ratio: of its own slip.
+        extra_loss_ratio, extra_current_ratio: of its own losses and current.
+        voltage_unbalance_ratio: largest deviation of a phase from the mean (NEMA MG 1, 12.45), in phase 1.
+        winding_unbalance_ratio: the same of the currents, by the motor's own doing, in phase 2.
+        beat_ratio: by how much the current swings at the pole-pass frequency.
+        lost_cooling: 0..1, how much of the fan's air is gone.
+    """
+
+    drag_ratio: float = 0.0
+    extra_slip_ratio: float = 0.0
+    extra_loss_ratio: float = 0.0
+    extra_current_ratio: float = 0.0
+    voltage_unbalance_ratio: float = 0.0
+    winding_unbalance_ratio: float = 0.0
+    beat_ratio: float = 0.0
+    lost_cooling: float = 0.0
+
+
+SOUND = Electrics()
+CURRENT_OVER_VOLTAGE = (
+    7.0  # how much more unbalanced the currents are than the voltages: 6 to 10 times (NEMA MG 1, 14.36)
+)
+FRAME_RISE_WITHOUT_AIR = 0.9  # more, of its own
+FRAME_TO_BEARING = 0.6  # of what the frame is hotter
+SLOWER_WITHOUT_AIR = 0.5
+EVEN = (1.0, 1.0, 1.0)
+
+
 @dataclass(slots=True)
 class MotorPoint:
-    """What the motor and its drive do at one instant."""
+    """What the motor and its drive do at one instant. Phases as shares of their mean."""
 
     speed_rpm: float
     torque_ratio: float  # of rated torque
@@ -79,6 +112,9 @@ class MotorPoint:
     current_a: float  # drive output, per phase
     power_factor_ratio: float  # at the meter
     supply_current_a: float
+    voltage_shares: tuple[float, float, float] = EVEN
+    current_shares: tuple[float, float, float] = EVEN
+    beat_ratio: float = 0.0
 
 
 def speed_rpm(motor: MotorParameters, frequency_hz: float, torque_ratio: float) -> float:
@@ -107,26 +143,49 @@ def _current_parts(motor: MotorParameters, torque_ratio: float) -> tuple[float, 
     return active, motor.magnetising_ratio + (at_rated - motor.magnetising_ratio) * torque_ratio**2
 
 
+def _shares(electrics: Electrics) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Voltages and currents of the phases: one phase is off by the unbalance, the two others make up for it."""
+    volts, own = electrics.voltage_unbalance_ratio, electrics.winding_unbalance_ratio
+    amps = CURRENT_OVER_VOLTAGE * volts
+    return (1.0 + volts, 1.0 - volts / 2.0, 1.0 - volts / 2.0), (
+        1.0 + amps - own / 2.0,
+        1.0 - amps / 2.0 + own,
+        1.0 - amps / 2.0 - own / 2.0,
+    )
+
+
 def operate(
-    motor: MotorParameters, frequency_hz: float, shaft_power_kw: float, at_speed_rpm: float, voltage_ratio: float = 1.0
+    motor: MotorParameters,
+    frequency_hz: float,
+    shaft_power_kw: float,
+    at_speed_rpm: float,
+    voltage_ratio: float = 1.0,
+    electrics: Electrics = SOUND,
 ) -> MotorPoint:
     """The electrical point of a motor that gives `shaft_power_kw` at `at_speed_rpm`; all zero but standby when off."""
     torque = torque_ratio_of(motor, shaft_power_kw, at_speed_rpm)
     voltage_v = motor.supply_voltage_v * voltage_ratio
     if frequency_hz <= 0.0:
         standby_a = motor.drive_standby_kw * 1e3 / (3.0 * voltage_v * 0.45)
-        return MotorPoint(at_speed_rpm, 0.0, 0.0, 0.0, motor.drive_standby_kw, 0.0, 0.45, standby_a)
+        volts, _ = _shares(electrics)
+        return MotorPoint(at_speed_rpm, 0.0, 0.0, 0.0, motor.drive_standby_kw, 0.0, 0.45, standby_a, volts)
     speed_ratio = frequency_hz / motor.rated_frequency_hz
     loss_kw = motor.fixed_loss_kw * speed_ratio**1.5 + motor.load_loss_kw * torque**2
+    loss_kw *= 1.0 + electrics.extra_loss_ratio
     supply_kw = (shaft_power_kw + loss_kw) / motor.drive_efficiency_ratio + motor.drive_standby_kw
     supply_factor = 0.95 - 0.20 * math.exp(
         -supply_kw / 1.5
     )  # a rectifier with choke: load hardly matters above a third
-    current_a = motor.rated_current_a * math.hypot(*_current_parts(motor, torque))
+    current_a = (
+        motor.rated_current_a * math.hypot(*_current_parts(motor, torque)) * (1.0 + electrics.extra_current_ratio)
+    )
     supply_a = supply_kw * 1e3 / (3.0 * voltage_v * supply_factor)
     rated_loss_kw = motor.fixed_loss_kw + motor.load_loss_kw
+    loss_ratio = loss_kw / rated_loss_kw
     return MotorPoint(
-        at_speed_rpm, torque, loss_kw / rated_loss_kw, shaft_power_kw, supply_kw, current_a, supply_factor, supply_a
+        *(at_speed_rpm, torque, loss_ratio, shaft_power_kw, supply_kw, current_a, supply_factor, supply_a),
+        *_shares(electrics),
+        electrics.beat_ratio,
     )
 
 
@@ -140,11 +199,18 @@ class Temperatures:
 
 
 def settled(
-    motor: MotorParameters, loss_ratio: float, friction_ratio: float, extra_bearing_k: float, ambient_degc: float
+    motor: MotorParameters,
+    loss_ratio: float,
+    friction_ratio: float,
+    extra_bearing_k: float,
+    ambient_degc: float,
+    lost_cooling: float = 0.0,
 ) -> Temperatures:
     """Where the temperatures end when nothing changes any more."""
     frame = ambient_degc + motor.frame_rise_k * loss_ratio
     bearing = ambient_degc + motor.bearing_rise_k * (0.4 * loss_ratio + 0.6 * friction_ratio) + extra_bearing_k
+    hotter = FRAME_RISE_WITHOUT_AIR * lost_cooling * motor.frame_rise_k * loss_ratio
+    frame, bearing = frame + hotter, bearing + FRAME_TO_BEARING * hotter
     return Temperatures(frame + motor.winding_rise_k * loss_ratio, frame, bearing)
 
 
@@ -157,21 +223,24 @@ def warm(
     extra_bearing_k: float,
     ambient_degc: float,
     step_s: float,
+    lost_cooling: float = 0.0,
 ) -> Temperatures:
     """The temperatures one step later, each on its way to its settled value with its own time constant.
 
     Args:
         loss_ratio: losses over rated. friction_ratio: speed over rated. extra_bearing_k: what a fault adds in the end.
+        lost_cooling: 0..1, how much of the fan's air is gone: hotter and slower.
     """
-    end = settled(motor, loss_ratio, friction_ratio, extra_bearing_k, ambient_degc)
+    end = settled(motor, loss_ratio, friction_ratio, extra_bearing_k, ambient_degc, lost_cooling)
     slower = 1.0 if friction_ratio > 0.1 else motor.standstill_cooling_ratio
-    frame = _toward(now.frame_degc, end.frame_degc, step_s / (motor.frame_time_constant_s * slower))
+    slower *= 1.0 + SLOWER_WITHOUT_AIR * lost_cooling
+    frame = toward(now.frame_degc, end.frame_degc, step_s / (motor.frame_time_constant_s * slower))
     winding_end = frame + motor.winding_rise_k * loss_ratio
-    winding = _toward(now.winding_degc, winding_end, step_s / (motor.winding_time_constant_s * slower))
-    bearing = _toward(now.bearing_degc, end.bearing_degc, step_s / (motor.bearing_time_constant_s * slower))
+    winding = toward(now.winding_degc, winding_end, step_s / (motor.winding_time_constant_s * slower))
+    bearing = toward(now.bearing_degc, end.bearing_degc, step_s / (motor.bearing_time_constant_s * slower))
     return Temperatures(winding, frame, bearing)
 
 
-def _toward(now: float, end: float, steps: float) -> float:
+def toward(now: float, end: float, steps: float) -> float:
     """First-order lag, exact for any step length."""
     return end + (now - end) * math.exp(-steps)

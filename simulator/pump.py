@@ -16,6 +16,12 @@ from simulator.variation import varied_fields
 WATER_N_M3 = 9790.0  # weight of a cubic metre at 20 degrees
 BAR_PA = 1e5
 ATMOSPHERE_BAR = 1.013
+WATER_KJ_M3_K = 4180.0
+CASING_LOSS_KW_K = 0.06  # what the casing gives off to the room
+WORST_VOID_RATIO = 0.06  # beyond it the pump loses its prime
+LOST_BY_GAS = 6.0  # flow, head and power lose this many times the share of gas
+DRAG_OF_FIBRES = 0.9  # they rub in the casing
+SURGE_BY_GAS = 0.2  # of head and power, at the worst share
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +65,25 @@ VARIED = {
 
 @dataclass(frozen=True, slots=True)
 class Hydraulics:
-    """What faults and the process do to a pump. All 0 and `valve_ratio` 1 on a healthy one in its usual circuit."""
+    """What faults and the process do to a pump. All 0 and `valve_ratio` 1 on a healthy one in its usual circuit.
 
-    valve_ratio: float = 1.0  # system resistance over its usual
-    suction_loss: float = 0.0  # 0..1: how much of the suction reserve is gone; 1 leaves NPSHa = NPSH3
-    dry: float = 0.0  # 0..1: how much of the liquid is gone
-    wear: float = 0.0  # 0..1
-    level_bar: float = 0.0  # how much higher than usual the suction side stands
+    Attributes:
+        valve_ratio: system resistance over its usual. level_bar: how much higher than usual the suction side stands.
+        suction_loss: 0..1, how much of the suction reserve is gone; 1 leaves NPSHa = NPSH3.
+        dry: 0..1, how much of the liquid is gone. wear: 0..1. clogging: 0..1, of the impeller by fibres.
+        strainer_loss_bar: what a dirty suction strainer takes at best flow.
+        void_ratio: gas in the liquid by volume. shut: the discharge is being shut, so the liquid may stand and warm up.
+    """
+
+    valve_ratio: float = 1.0
+    suction_loss: float = 0.0
+    dry: float = 0.0
+    wear: float = 0.0
+    level_bar: float = 0.0
+    clogging: float = 0.0
+    strainer_loss_bar: float = 0.0
+    void_ratio: float = 0.0
+    shut: bool = False
 
 
 HEALTHY = Hydraulics()
@@ -82,6 +100,8 @@ class PumpPoint:
     discharge_pressure_bar: float
     npsh_margin_ratio: float  # NPSHa over NPSH3
     cavitation_db: float  # gain of the noise above 3 kHz
+    surge_ratio: float = 0.0  # by how much head and power swing at 0.1 to 2 Hz
+    liquid_rise_k: float = 0.0  # where the liquid in the casing ends above what flows in
 
 
 def operate(pump: PumpParameters, at_speed_rpm: float, hydraulics: Hydraulics = HEALTHY) -> PumpPoint:
@@ -91,6 +111,7 @@ def operate(pump: PumpParameters, at_speed_rpm: float, hydraulics: Hydraulics = 
     """
     speed_ratio = at_speed_rpm / pump.rated_speed_rpm
     shutoff_m = pump.shutoff_head_m * (1.0 - 0.12 * hydraulics.wear) * speed_ratio**2
+    shutoff_m *= 1.0 - 0.2 * hydraulics.clogging
     flow = _flow_m3_h(pump, shutoff_m, hydraulics)
     suction_bar = _suction_bar(pump, flow, speed_ratio, hydraulics)
     npsh3_m = _npsh3_m(pump, flow, speed_ratio)
@@ -99,21 +120,30 @@ def operate(pump: PumpParameters, at_speed_rpm: float, hydraulics: Hydraulics = 
     if lost > 1e-4:
         shutoff_m *= 1.0 - lost
         flow = _flow_m3_h(pump, shutoff_m, hydraulics)
-    head_m = max(0.0, shutoff_m - pump.head_slope * flow**2) if speed_ratio > 0.0 else 0.0
-    wet = 1.0 - hydraulics.dry
+    head_m = max(0.0, shutoff_m - _head_slope(pump, hydraulics) * flow**2) if speed_ratio > 0.0 else 0.0
+    wet = (1.0 - hydraulics.dry) * (1.0 - LOST_BY_GAS * hydraulics.void_ratio)
     power_kw = _shaft_power_kw(pump, flow, head_m, speed_ratio) * (1.0 - 0.6 * hydraulics.dry)
+    power_kw *= (1.0 - LOST_BY_GAS * hydraulics.void_ratio) * (1.0 + DRAG_OF_FIBRES * hydraulics.clogging)
     flow, head_m = flow * (1.0 - 0.08 * hydraulics.wear) * wet, head_m * wet
     discharge_bar = suction_bar + head_m * WATER_N_M3 / BAR_PA
     gain_db = _cavitation_db(pump, margin) * wet if speed_ratio > 0.5 else 0.0
-    return PumpPoint(flow, head_m, power_kw, suction_bar, discharge_bar, margin, gain_db)
+    surge = SURGE_BY_GAS * hydraulics.void_ratio / WORST_VOID_RATIO if speed_ratio > 0.5 else 0.0
+    rise_k = power_kw / (WATER_KJ_M3_K * flow / 3600.0 + CASING_LOSS_KW_K) if hydraulics.shut else 0.0
+    return PumpPoint(flow, head_m, power_kw, suction_bar, discharge_bar, margin, gain_db, surge, rise_k)
 
 
 def _flow_m3_h(pump: PumpParameters, shutoff_m: float, hydraulics: Hydraulics) -> float:
     spare_m = shutoff_m - pump.static_head_m
     if spare_m <= 0.0:
         return 0.0  # the check valve stays shut
-    resistance = pump.head_slope + pump.system_slope * hydraulics.valve_ratio
+    resistance = _head_slope(pump, hydraulics) + pump.system_slope * hydraulics.valve_ratio
+    resistance += hydraulics.strainer_loss_bar * BAR_PA / WATER_N_M3 / pump.best_flow_m3_h**2
     return min(math.sqrt(spare_m / resistance), 1.6 * pump.best_flow_m3_h)
+
+
+def _head_slope(pump: PumpParameters, hydraulics: Hydraulics) -> float:
+    """Fibres narrow the passages: their loss goes with the flow squared."""
+    return pump.head_slope * (1.0 + hydraulics.clogging)
 
 
 def _shaft_power_kw(pump: PumpParameters, flow_m3_h: float, head_m: float, speed_ratio: float) -> float:
@@ -139,6 +169,7 @@ def _npsha_m(pump: PumpParameters, suction_bar: float) -> float:
 def _suction_bar(pump: PumpParameters, flow_m3_h: float, speed_ratio: float, hydraulics: Hydraulics) -> float:
     """Gauge pressure at the inlet. The circuit loses its pressure as a whole, so losing it does not change the flow."""
     friction_bar = 0.06 * (flow_m3_h / pump.best_flow_m3_h) ** 2
+    friction_bar += hydraulics.strainer_loss_bar * (flow_m3_h / pump.best_flow_m3_h) ** 2
     healthy_bar = pump.suction_pressure_bar + hydraulics.level_bar + 0.06 - friction_bar
     reserve_m = _npsha_m(pump, healthy_bar) - _npsh3_m(pump, flow_m3_h, speed_ratio)
     starved_bar = healthy_bar - hydraulics.suction_loss * max(0.0, reserve_m) * WATER_N_M3 / BAR_PA

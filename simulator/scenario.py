@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,10 +22,24 @@ from numpy.typing import NDArray
 from firmware_bridge.checked import Table, key_line, load
 from firmware_bridge.errors import ConfigError, Problem
 from firmware_bridge.roots import find_root
+from simulator.effects import OF_THE_SHAFT, Severities, felt_at
 from simulator.faults import FAULTS, SENSOR_FAULTS, severity_at
-from simulator.machine_set import MachineSet, SetParameters, SetState, felt_at
+from simulator.machine_set import MachineSet, SetParameters, SetState
+from simulator.sensor_faults import (
+    BURST,
+    FITS,
+    SCALAR,
+    VIBRATION,
+    VIBRATION_DEVICES,
+    heard,
+    is_absent,
+    lost_in_parts,
+    sampled_hz,
+    shown,
+)
 from simulator.sensors import BURST_MODELS, INSTRUMENT_PLACES, INSTRUMENTS, N_NOISE, BurstSensor
 from simulator.variation import StepNoise, generator
+from simulator.vibration import G_M_S2
 
 F32 = NDArray[np.float32]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,64}$", description="lower-case letters, digits, _ and -")]
@@ -199,12 +213,46 @@ def _fault_misfits(scenario: Scenario, fault: FaultSpec, at: str) -> Iterator[tu
     if fault.id not in FAULTS:
         yield f"{at}.id", f"{fault.id!r} is not known; write one of {', '.join(FAULTS)}"
     elif fault.id in SENSOR_FAULTS:
-        found: list[DeviceSpec | BurstSpec] = [*here.devices, *here.bursts] if here else []
-        sensors = [spec.name for spec in found]
+        sensors = [name for name, kind in _sensor_kinds(here) if kind in FITS[fault.id]] if here else []
         if here and fault.sensor not in sensors:
             yield f"{at}.sensor", f"{fault.id} needs a sensor of its set; write one of {', '.join(sensors)}"
     elif fault.place not in FAULTS[fault.id].places:
         yield f"{at}.place", f"{fault.id} sits at {' or '.join(FAULTS[fault.id].places)}; write that"
+
+
+def _sensor_kinds(plant_set: SetSpec) -> Iterator[tuple[str, str]]:
+    """Each sensor of a set, and what kind it is for its faults."""
+    for device in plant_set.devices:
+        yield device.name, VIBRATION if device.device in VIBRATION_DEVICES else SCALAR
+    for burst in plant_set.bursts:
+        yield burst.name, BURST
+
+
+def parameters_of(spec: SetSpec) -> SetParameters:
+    """The machines of a set."""
+    base = SetParameters(crosstalk_ratio=spec.crosstalk_ratio, valve_wander_ratio=spec.valve_wander_ratio)
+    return base.varied(generator(spec.seed, "parameters"), spec.spread)
+
+
+def machine_faults_at(faults: Iterable[FaultSpec], t_s: float) -> Severities:
+    """Severities by place and fault, of the faults that machines have at a time."""
+    severities: dict[str, dict[str, float]] = {}
+    for fault in faults:
+        if fault.id not in SENSOR_FAULTS and (severity := fault.severity(t_s)) > 0.0:
+            at_place = severities.setdefault(fault.place or "", {})
+            at_place[fault.id] = max(severity, at_place.get(fault.id, 0.0))
+    return severities
+
+
+def sensor_faults_at(faults: Iterable[FaultSpec], sensor: str, t_s: float) -> dict[str, float]:
+    """Severities of the faults that one sensor has at a time."""
+    severities = ((fault.id, fault.severity(t_s)) for fault in faults if fault.sensor == sensor)
+    return {fault: severity for fault, severity in severities if severity > 0.0}
+
+
+def burst_rate_hz(spec: BurstSpec) -> float:
+    """What the sensor says, and samples at while its clock is right."""
+    return spec.sample_rate_hz * (1.0 + spec.rate_error_pct / 100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +267,14 @@ class BurstMeta:
     scale_m_s2: float
     full_scale_m_s2: float
     clipped: bool
+
+
+def burst_meta(spec: BurstSpec, sensor: BurstSensor, samples: F32, index: int, start_s: float) -> BurstMeta:
+    """What the sensor says of a burst that it took."""
+    full_m_s2 = sensor.model.full_scale_g * G_M_S2
+    clipped = bool(np.abs(samples).max() >= full_m_s2 * (1.0 - 1e-6))
+    rate_hz = burst_rate_hz(spec)
+    return BurstMeta(spec.name, index, start_s, rate_hz, spec.axes, sensor.scale_m_s2, full_m_s2, clipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,25 +309,14 @@ class Plant:
         self.burst_sensors: Mapping[str, BurstSpec] = {name: found.spec for name, found in self._listeners.items()}
 
     def _built(self, spec: SetSpec) -> MachineSet:
-        base = SetParameters(crosstalk_ratio=spec.crosstalk_ratio, valve_wander_ratio=spec.valve_wander_ratio)
-        parameters = base.varied(generator(spec.seed, "parameters"), spec.spread)
-        faults = tuple(f for f in self.scenario.faults if f.set == spec.name and f.id not in SENSOR_FAULTS)
-
-        def faults_at(t_s: float) -> dict[str, dict[str, float]]:
-            severities: dict[str, dict[str, float]] = {}
-            for fault in faults:
-                if (severity := fault.severity(t_s)) > 0.0:
-                    at_place = severities.setdefault(fault.place or "", {})
-                    at_place[fault.id] = max(severity, at_place.get(fault.id, 0.0))
-            return severities
-
+        faults = tuple(fault for fault in self.scenario.faults if fault.set == spec.name)
         runs = [(run.at_s, run.on) for run in spec.runs]
         warm = spec.start == "running"
         return MachineSet(
-            parameters,
+            parameters_of(spec),
             self.scenario.seed,
             spec.name,
-            faults_at=faults_at,
+            faults_at=lambda t_s: machine_faults_at(faults, t_s),
             runs=runs,
             running=warm,
             ambient_degc=spec.ambient_degc,
@@ -312,19 +357,11 @@ class Plant:
 
     def truth(self, t_s: float) -> list[Truth]:
         """One row per machine, or one per fault where it has any."""
-        return [row for spec in self.scenario.sets for row in self._set_truth(spec, t_s)]
-
-    def _set_truth(self, spec: SetSpec, t_s: float) -> Iterator[Truth]:
-        state = self._machines[spec.name].state_at(t_s)
-        faults = [fault for fault in self.scenario.faults if fault.set == spec.name and fault.severity(t_s) > 0.0]
-        for machine, places in (
-            (spec.motor, ("motor_de", "motor")),
-            (spec.pump, ("pump_de", "pump", "suction", "discharge")),
-        ):
-            rows = [
-                row for fault in faults for row in _fault_rows(spec, fault, state, t_s, machine=machine, places=places)
-            ]
-            yield from rows or [Truth(t_s, machine, state.mode)]
+        return [
+            row
+            for spec in self.scenario.sets
+            for row in set_truth(spec, self.scenario.faults, self._machines[spec.name].state_at(t_s), t_s)
+        ]
 
     def write_truth(self, path: Path, every_s: float = 1.0, duration_s: float | None = None) -> int:
         """The truth as JSON lines, one moment every `every_s`; returns the number of lines."""
@@ -338,10 +375,21 @@ class Plant:
         return n_lines
 
 
+def set_truth(spec: SetSpec, faults: Iterable[FaultSpec], state: SetState, t_s: float) -> Iterator[Truth]:
+    """One row per machine of a set, or one per fault where it has any; faults of other sets are passed over."""
+    active = [fault for fault in faults if fault.set == spec.name and fault.severity(t_s) > 0.0]
+    for machine, places in (
+        (spec.motor, ("motor_de", "motor")),
+        (spec.pump, ("pump_de", "pump", "suction", "discharge")),
+    ):
+        rows = [row for fault in active for row in _fault_rows(spec, fault, state, t_s, machine=machine, places=places)]
+        yield from rows or [Truth(t_s, machine, state.mode)]
+
+
 def _fault_rows(
     spec: SetSpec, fault: FaultSpec, state: SetState, t_s: float, *, machine: str, places: tuple[str, ...]
 ) -> Iterator[Truth]:
-    """A fault's row for one machine, if it concerns it; a misaligned coupling concerns both."""
+    """A fault's row for one machine, if it concerns it; one of the shaft concerns both."""
     severity = fault.severity(t_s)
     if fault.sensor is not None:
         sensors: list[DeviceSpec | BurstSpec] = [*spec.devices, *spec.bursts]
@@ -350,9 +398,14 @@ def _fault_rows(
             yield Truth(t_s, machine, state.mode, fault.id, severity, fault.onset_s, fault.sensor)
     elif fault.place in places:
         yield Truth(t_s, machine, state.mode, fault.id, severity, fault.onset_s)
-    elif fault.id == "misalignment":
+    elif fault.id in OF_THE_SHAFT:
         felt = felt_at(state.faults, places[0]).get(fault.id, 0.0)
         yield Truth(t_s, machine, state.mode, fault.id, felt, fault.onset_s)
+
+
+def _seen_at_s(faults: Iterable[FaultSpec], t_s: float) -> float:
+    """When a sensor last looked: now, or at the onset of its being stuck."""
+    return next((fault.onset_s for fault in faults if fault.id == "sensor_stuck" and fault.severity(t_s) > 0.0), t_s)
 
 
 class _Reader:
@@ -360,6 +413,7 @@ class _Reader:
 
     def __init__(self, scenario: Scenario, spec: DeviceSpec, faults: tuple[FaultSpec, ...]) -> None:
         self.spec = spec
+        self._seed = scenario.seed
         self._faults = faults
         self._instrument = INSTRUMENTS[spec.device]
         self._bias = generator(scenario.seed, f"bias {spec.name}").standard_normal(N_NOISE).clip(-2.0, 2.0).tolist()
@@ -369,13 +423,13 @@ class _Reader:
 
     def read(self, machines: MachineSet, t_s: float) -> dict[str, float] | None:
         """Point -> value; None while the device is silent."""
-        active = {fault.id: fault for fault in self._faults if fault.severity(t_s) > 0.0}
-        if "sensor_silent" in active:
+        severities = sensor_faults_at(self._faults, self.spec.name, t_s)
+        if is_absent(severities, self._seed, self.spec.name, t_s):
             return None
-        at_s = active["sensor_stuck"].onset_s if "sensor_stuck" in active else t_s
+        update = math.floor(_seen_at_s(self._faults, t_s) / self.spec.update_interval_s + 1e-6)
         with self._lock:
-            values = self._renewed(machines, math.floor(at_s / self.spec.update_interval_s + 1e-6))
-        return dict.fromkeys(values, math.nan) if "sensor_sentinel" in active else dict(values)
+            values = self._renewed(machines, update)
+        return shown(values, severities, self._seed, self.spec.name, update * self.spec.update_interval_s)
 
     def _renewed(self, machines: MachineSet, update: int) -> dict[str, float]:
         if self._held is None or self._held[0] != update:
@@ -394,25 +448,24 @@ class _Listener:
         self._seed = scenario.seed
         self._faults = faults
         self._sensor = BurstSensor(spec.model, generator(scenario.seed, f"mount {spec.name}"))
-        self._rate_hz = spec.sample_rate_hz * (1.0 + spec.rate_error_pct / 100.0)
         self._rows = [AXES.index(axis) for axis in spec.axes]
 
     def take(self, machines: MachineSet, index: int) -> tuple[F32, BurstMeta]:
         start_s = index * self.spec.interval_s
-        active = {fault.id: fault for fault in self._faults if fault.severity(start_s) > 0.0}
-        if "sensor_silent" in active or "sensor_sentinel" in active:
+        severities = sensor_faults_at(self._faults, self.spec.name, start_s)
+        silent = is_absent(severities, self._seed, self.spec.name, start_s) or "sensor_sentinel" in severities
+        if silent or lost_in_parts(severities, self._seed, self.spec.name, start_s):
             raise LookupError(f"{self.spec.name} sends nothing at {start_s} s")
-        taken = math.floor(active["sensor_stuck"].onset_s / self.spec.interval_s) if "sensor_stuck" in active else index
-        samples = self._measured(machines, taken)
-        full = self._sensor.model.full_scale_g * 9.80665
-        clipped = bool(np.abs(samples).max() >= full * (1.0 - 1e-6))
-        scale = self._sensor.scale_m_s2
-        return samples, BurstMeta(self.spec.name, index, start_s, self._rate_hz, self.spec.axes, scale, full, clipped)
+        taken = math.floor(_seen_at_s(self._faults, start_s) / self.spec.interval_s + 1e-6)
+        samples = self._measured(machines, taken, severities)
+        return samples, burst_meta(self.spec, self._sensor, samples, index, start_s)
 
-    def _measured(self, machines: MachineSet, index: int) -> F32:
+    def _measured(self, machines: MachineSet, index: int, severities: Mapping[str, float]) -> F32:
         state = machines.state_at(index * self.spec.interval_s)
         point = machines.points[self.spec.place]
         levels = machines.levels(state, self.spec.place)
         rng = generator(self._seed, f"burst {self.spec.name}", index)
-        truth = point.waveform(levels, self._rate_hz, self.spec.n_samples, rng)
-        return self._sensor.sense(truth, self._rate_hz, rng)[self._rows]
+        rate_hz = sampled_hz(severities, burst_rate_hz(self.spec))
+        truth = point.waveform(levels, rate_hz, self.spec.n_samples, rng)
+        samples = self._sensor.sense(truth, rate_hz, rng)
+        return heard(samples, severities, self._sensor, rate_hz, rng)[self._rows]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from simulator.motor import EVEN
 from simulator.vibration import G_M_S2, Indicators
 
 F32 = NDArray[np.float32]
@@ -62,7 +63,11 @@ class BurstSensor:
         noise_m_s2 = np.float32(self.model.noise_ug * 1e-6 * G_M_S2 * math.sqrt(sample_rate_hz / 2.0))
         seen += noise_m_s2 * rng.standard_normal((3, n), dtype=np.float32)
         seen += self._offset_m_s2
-        counts = np.clip(np.rint(seen / np.float32(self.scale_m_s2)), -32767, 32767)
+        return self.counted(seen)
+
+    def counted(self, seen_m_s2: F32) -> F32:
+        """On the int16 grid and clipped at full scale."""
+        counts = np.clip(np.rint(seen_m_s2 / np.float32(self.scale_m_s2)), -32767, 32767)
         return np.asarray(counts * np.float32(self.scale_m_s2), np.float32)
 
     def _transfer(self, n: int, rate_hz: float) -> NDArray[np.complex64]:
@@ -108,39 +113,58 @@ class View:
     line_frequency_hz: float
     suction_pressure_bar: float
     discharge_pressure_bar: float
-    water_degc: float
+    water_degc: float  # as it flows in
+    liquid_degc: float  # in the pump's casing
     roughness: float  # 0..1, how unsteady the flow is (cavitation, air)
     housing_degc: Callable[[str], float]  # by place
     vibration: Callable[[str, int], Indicators]  # by place and axis
+    voltage_shares: tuple[float, float, float] = EVEN  # of the phases, of their mean
+    current_shares: tuple[float, float, float] = EVEN
+    surge_ratio: float = 0.0  # by how much head and power swing at 0.1 to 2 Hz
+    beat_ratio: float = 0.0  # by how much the current swings at the pole-pass frequency
 
 
 Noise = Sequence[float]  # standard normal numbers of one sensor at one update
 Bias = Sequence[float]  # standard normal numbers fixed for one sensor
 
 
+def _swung(ratio: float, noise: float) -> float:
+    """A swing of that amplitude about 1, met at a phase that is as good as any (a normal number of turns)."""
+    return 1.0 + ratio * math.sin(math.tau * noise)
+
+
 def drive(view: View, noise: Noise, bias: Bias, place: str) -> dict[str, float]:
     """A variable-speed drive's own estimates. Speed is estimated from a motor model, not measured."""
     turning = view.frequency_hz > 0.0 or view.speed_rpm > 1.0
     dither = 1.0 if turning else 0.0
+    surge, beat = _swung(view.surge_ratio, noise[5]), _swung(view.beat_ratio, noise[6])
     return {
         "shaft_speed_rpm": max(0.0, view.speed_rpm * (1.0 + 4e-4 * bias[0]) + dither * 0.35 * noise[0]),
         "output_frequency_hz": view.frequency_hz,
-        "motor_current_a": max(0.0, view.motor_current_a * (1.0 + 0.01 * bias[1]) + dither * 0.03 * noise[1]),
-        "motor_torque_pct": 100.0 * view.torque_ratio * (1.0 + 0.015 * bias[2]) + dither * 0.25 * noise[2],
+        "motor_current_a": max(
+            0.0, view.motor_current_a * surge * beat * (1.0 + 0.01 * bias[1]) + dither * 0.03 * noise[1]
+        ),
+        "motor_torque_pct": 100.0 * view.torque_ratio * surge * (1.0 + 0.015 * bias[2]) + dither * 0.25 * noise[2],
         "dc_bus_v": math.sqrt(6.0) * 0.955 * view.voltage_v + 0.6 * noise[3],
-        "motor_shaft_power_kw": max(0.0, view.shaft_power_kw * (1.0 + 0.015 * bias[2]) + dither * 0.012 * noise[4]),
+        "motor_shaft_power_kw": max(
+            0.0, view.shaft_power_kw * surge * (1.0 + 0.015 * bias[2]) + dither * 0.012 * noise[4]
+        ),
     }
 
 
 def meter(view: View, noise: Noise, bias: Bias, place: str) -> dict[str, float]:
     """A three-phase meter of class 0.5 before the drive."""
-    volts = [view.voltage_v * (1.0 + 0.003 * bias[i]) + 0.08 * noise[i] for i in range(3)]
-    amps = [view.supply_current_a * (1.0 + 0.008 * bias[3 + i] + 0.0015 * noise[3 + i]) for i in range(3)]
+    surge = _swung(view.surge_ratio, noise[12])
+    volts = [view.voltage_v * view.voltage_shares[i] * (1.0 + 0.003 * bias[i]) + 0.08 * noise[i] for i in range(3)]
+    amps = [
+        view.supply_current_a * view.current_shares[i] * surge * (1.0 + 0.008 * bias[3 + i] + 0.0015 * noise[3 + i])
+        for i in range(3)
+    ]
     points = {f"voltage_l{i + 1}_v": volts[i] for i in range(3)}
     points |= {f"current_l{i + 1}_a": amps[i] for i in range(3)}
     thd = 2.1 + 0.25 * bias[6]
     points |= {
-        "active_power_kw": view.supply_power_kw * (1.0 + 0.003 * bias[7]) * (1.0 + 0.0012 * noise[6]),
+        "active_power_kw": view.supply_power_kw * surge * (1.0 + 0.003 * bias[7]) * (1.0 + 0.0012 * noise[6]),
         "power_factor_ratio": min(1.0, view.power_factor_ratio * (1.0 + 0.0008 * noise[7])),
         "line_frequency_hz": view.line_frequency_hz + 0.001 * noise[8],
     }
@@ -150,11 +174,15 @@ def meter(view: View, noise: Noise, bias: Bias, place: str) -> dict[str, float]:
 
 def pressure(view: View, noise: Noise, bias: Bias, place: str) -> dict[str, float]:
     """A pressure transmitter, 0.1 % of 10 bar; unsteady flow makes it flutter."""
-    true_bar = view.suction_pressure_bar if place == "suction" else view.discharge_pressure_bar
+    true_bar, liquid_degc = view.suction_pressure_bar, view.water_degc
+    if place == "discharge":
+        head_bar = view.discharge_pressure_bar - view.suction_pressure_bar
+        true_bar = view.discharge_pressure_bar + head_bar * (_swung(view.surge_ratio, noise[2]) - 1.0)
+        liquid_degc = view.liquid_degc
     flutter = 0.0012 + 0.012 * view.roughness
     return {
         "pressure_bar": true_bar + 0.003 * bias[0] + flutter * noise[0],
-        "temperature_degc": view.water_degc + 0.3 * bias[1] + 0.01 * noise[1],
+        "temperature_degc": liquid_degc + 0.3 * bias[1] + 0.01 * noise[1],
     }
 
 

@@ -10,57 +10,48 @@ three times shaft speed is 0.6 Hz away: kept, because real ones do that.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from simulator.bearings import BEARINGS, Bearing
 from simulator.faults import LATE_LIFE, impulse_peak_g
+from simulator.signatures import (
+    RADIAL,
+    RATED_SHAFT_HZ,
+    Axes,
+    Conditions,
+    Orders,
+    Tone,
+    add,
+    add_flow_faults,
+    add_shaft_faults,
+    dry_db,
+    extra_hum_mm_s,
+    gained_g,
+    sidebands,
+)
 
 F32 = NDArray[np.float32]
-Axes = tuple[float, float, float]
+Shape = Literal["floor", "hiss", "rumble", "hump"]
 G_M_S2 = 9.80665
-RATED_SHAFT_HZ = 1460.0 / 60.0
-NOISE_LOW_HZ, NOISE_HIGH_HZ = 1000.0, 10_000.0  # where a noise level is stated
+NOISE_LOW_HZ, NOISE_HIGH_HZ = 1000.0, 10_000.0
+# Where the level of each shape of noise is stated: a machine's own, the hiss of cavitation and dry bearings, the rumble of
+# flow that turns back, the hump of fluted races.
+STATED_HZ: dict[Shape, tuple[float, float]] = {
+    "floor": (NOISE_LOW_HZ, NOISE_HIGH_HZ),
+    "hiss": (NOISE_LOW_HZ, NOISE_HIGH_HZ),
+    "rumble": (100.0, 2000.0),
+    "hump": (2000.0, 4000.0),
+}
+RUMBLE_G = 0.2  # of flow that turns back altogether
+GAS_RUMBLE_G = 0.1
+HUMP_DB = 8.0  # of fluted races
+FLUTED_SHARE = 0.5  # of a spall's impact, on each race
 BREATH_HZ = 200.0  # below: machine noise power rises as 1/f
-RADIAL: Axes = (0.8, 0.25, 1.0)
-AXIAL: Axes = (0.35, 1.0, 0.4)
-
-
-@dataclass(frozen=True, slots=True)
-class Bearing:
-    """A rolling bearing's geometry, contact angle 0. Source of the shipped ones: Timken table A-9, back-calculated."""
-
-    n_elements: int
-    element_mm: float
-    pitch_mm: float
-
-    @property
-    def outer_race_ratio(self) -> float:
-        """Impacts per turn from a spall on the outer race (BPFO over shaft frequency)."""
-        return self.n_elements / 2.0 * (1.0 - self.element_mm / self.pitch_mm)
-
-    @property
-    def inner_race_ratio(self) -> float:
-        """Impacts per turn from a spall on the inner race (BPFI over shaft frequency)."""
-        return self.n_elements / 2.0 * (1.0 + self.element_mm / self.pitch_mm)
-
-    @property
-    def ball_ratio(self) -> float:
-        """Impacts per turn from a spall on a ball, which meets both races in one spin (2 BSF over shaft frequency)."""
-        slim = self.element_mm / self.pitch_mm
-        return (1.0 - slim * slim) / slim
-
-    @property
-    def cage_ratio(self) -> float:
-        """Turns of the cage per turn of the shaft (FTF): so often a ball passes the load zone."""
-        return 0.5 * (1.0 - self.element_mm / self.pitch_mm)
-
-
-BEARINGS = {"6308": Bearing(8, 15.88, 65.0), "6309": Bearing(8, 17.46, 72.5), "6207": Bearing(9, 11.11, 53.5)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +129,6 @@ PUMP_DE = PointParameters(
 
 
 @dataclass(slots=True)
-class Conditions:
-    """Under what a point vibrates. `faults` are severities 0..1 of the faults at this point."""
-
-    shaft_hz: float = 24.45
-    line_hz: float = 50.0
-    torque_ratio: float = 0.77
-    flow_ratio: float = 1.0  # over best flow
-    wet_ratio: float = 1.0  # 0 for a dry pump: no vane pass
-    cavitation_db: float = 0.0  # as far as it reaches this point
-    faults: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class Impulses:
     """A train of impacts: how often, how hard, and how often per shaft turn it passes the load zone (0: it stays in it)."""
 
@@ -171,6 +149,9 @@ class Levels:
     burst_noise_g: float = 0.0  # additional, above 3 kHz
     burst_modulation: float = 0.0  # by vane pass
     impulses: tuple[Impulses, ...] = ()
+    rumble_g: float = 0.0
+    hump_g: float = 0.0
+    tones: tuple[Tone, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +179,17 @@ class _Sums:
     strongest_hz: float = 0.0
 
 
+_Parts = tuple[float, float, float]
+
+
 class MeasuringPoint:
     """One place on one machine. Holds no state: the same conditions and random numbers give the same bytes."""
 
     def __init__(self, parameters: PointParameters) -> None:
         self.parameters = parameters
-        self._shapes: dict[tuple[int, float, bool], F32] = {}
+        self._shapes: dict[tuple[int, float, Shape], F32] = {}
+        self._units: dict[Shape, float] = {}
+        self._parts: dict[Shape, _Parts] = {}
 
     # -- levels ------------------------------------------------------------------------------------------------------
 
@@ -213,28 +199,32 @@ class MeasuringPoint:
         turning = min(1.5, now.shaft_hz / RATED_SHAFT_HZ)
         square = turning * turning
         off_best = 1.0 + 1.5 * abs(now.flow_ratio - 1.0)
-        vane = p.vane_pass_mm_s * square * off_best * now.wet_ratio
-        orders: dict[float, list[float]] = {}
-        _add(orders, 1.0, p.shaft_1x_mm_s * square, RADIAL)
-        _add(orders, 2.0, p.shaft_2x_mm_s * square, RADIAL)
-        _add(orders, 3.0, p.shaft_3x_mm_s * square, RADIAL)
-        _add(orders, float(p.n_vanes), vane, RADIAL)
-        _add(orders, 2.0 * p.n_vanes, 0.25 * vane, RADIAL)
-        _add_shaft_faults(orders, faults, square)
+        vane = p.vane_pass_mm_s * square * off_best * now.wet_ratio * (1.0 + 2.0 * now.turned_back)
+        orders: Orders = {}
+        add(orders, 1.0, p.shaft_1x_mm_s * square, RADIAL)
+        add(orders, 2.0, p.shaft_2x_mm_s * square, RADIAL)
+        add(orders, 3.0, p.shaft_3x_mm_s * square, RADIAL)
+        add(orders, float(p.n_vanes), vane, RADIAL)
+        add(orders, 2.0 * p.n_vanes, 0.25 * vane, RADIAL)
+        add_shaft_faults(orders, faults, square)
+        add_flow_faults(orders, now, float(p.n_vanes), vane)
         noise_g = p.hf_noise_g * (0.1 + 0.9 * turning) * (0.9 + 0.13 * now.torque_ratio) if turning > 0.05 else 0.0
+        noise_g *= (1.0 - 0.3 * now.gas) * 10.0 ** (-6.0 * faults.get("over_greasing", 0.0) / 20.0)
         impulses, spread = self._impulses(now, turning)
-        extra_db = now.cavitation_db + _grease_db(faults)
-        extra_g = noise_g * math.sqrt(max(0.0, 10.0 ** (extra_db / 10.0) - 1.0))
         line = p.twice_line_mm_s * (0.6 + 0.4 * now.torque_ratio) if now.line_hz > 1.0 else 0.0
+        line += extra_hum_mm_s(now)
         return Levels(
             now.shaft_hz,
             now.line_hz,
             {order: (axes[0], axes[1], axes[2]) for order, axes in orders.items()},
             (0.6 * line, 0.3 * line, line),
             noise_g * spread,
-            extra_g,
+            gained_g(noise_g, now.cavitation_db + dry_db(faults.get("lubrication", 0.0))),
             0.3 if now.cavitation_db > 0.0 else 0.0,
             impulses,
+            (RUMBLE_G * now.turned_back + GAS_RUMBLE_G * now.gas) * square,
+            gained_g(noise_g, HUMP_DB * faults.get("bearing_fluting", 0.0)),
+            sidebands(now),
         )
 
     def _impulses(self, now: Conditions, turning: float) -> tuple[tuple[Impulses, ...], float]:
@@ -251,6 +241,11 @@ class MeasuringPoint:
             if severity > 0.0 and turning > 0.05:
                 trains.append(Impulses(ratio * lag * now.shaft_hz, impulse_peak_g(severity) * turning, zone_order))
                 spread += 9.0 * max(0.0, severity - LATE_LIFE) / (1.0 - LATE_LIFE)
+        fluted = now.faults.get("bearing_fluting", 0.0)
+        if fluted > 0.0 and turning > 0.05:  # a washboard on both races: many small edges instead of one spall
+            peak_g = FLUTED_SHARE * impulse_peak_g(fluted) * turning
+            trains.append(Impulses(bearing.outer_race_ratio * lag * now.shaft_hz, peak_g))
+            trains.append(Impulses(bearing.inner_race_ratio * lag * now.shaft_hz, peak_g, 1.0))
         return tuple(trains), spread
 
     # -- waveform ----------------------------------------------------------------------------------------------------
@@ -258,9 +253,9 @@ class MeasuringPoint:
     def waveform(self, levels: Levels, sample_rate_hz: float, n_samples: int, rng: np.random.Generator) -> F32:
         """True acceleration, shape (3, n_samples), m/s2: shaft orders, line hum, noise of the structure, impacts."""
         phase = self._shaft_phase(levels.shaft_hz, sample_rate_hz, n_samples, rng)
-        out = self._noise(levels.noise_g, False, sample_rate_hz, n_samples, rng)
+        out = self._noise(levels.noise_g, "floor", sample_rate_hz, n_samples, rng)
         if levels.burst_noise_g > 0.0:
-            hiss = self._noise(levels.burst_noise_g, True, sample_rate_hz, n_samples, rng)
+            hiss = self._noise(levels.burst_noise_g, "hiss", sample_rate_hz, n_samples, rng)
             if levels.burst_modulation > 0.0:
                 swing = levels.burst_modulation * np.cos(self.parameters.n_vanes * phase)
                 hiss *= ((1.0 + swing) / math.sqrt(1.0 + levels.burst_modulation**2 / 2.0)).astype(np.float32)
@@ -269,6 +264,10 @@ class MeasuringPoint:
         for train in levels.impulses:
             rings = self._rings(train, phase, sample_rate_hz, n_samples, rng)
             out += np.array(self.parameters.transfer, np.float32)[:, None] * rings
+        if levels.rumble_g > 0.0:
+            out += self._noise(levels.rumble_g, "rumble", sample_rate_hz, n_samples, rng)
+        if levels.hump_g > 0.0:
+            out += self._noise(levels.hump_g, "hump", sample_rate_hz, n_samples, rng)
         return out
 
     def _shaft_phase(self, shaft_hz: float, rate_hz: float, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -307,6 +306,9 @@ class MeasuringPoint:
             hum.real, hum.imag = np.cos(angle), np.sin(angle)
             rows.append(hum)
             weights.append(self._phasors(25, 2.0 * levels.line_hz, levels.twice_line_mm_s))
+        for tone in levels.tones:
+            rows.append(np.exp(1j * math.tau * tone.frequency_hz / rate_hz * np.arange(n)).astype(np.complex64))
+            weights.append(self._phasors(25, tone.frequency_hz, tone.velocity_mm_s))
         if rows:
             out += (np.stack(weights, axis=1) @ np.stack(rows)).real
 
@@ -320,47 +322,46 @@ class MeasuringPoint:
             np.complex64,
         )
 
-    def _noise(self, level_g: float, high: bool, rate_hz: float, n: int, rng: np.random.Generator) -> F32:
-        """Gaussian noise of the point's spectral shape, shape (3, n), m/s2, `level_g` RMS between 1 and 10 kHz."""
-        shape = self._shape(n, rate_hz, high)
+    def _noise(self, level_g: float, kind: Shape, rate_hz: float, n: int, rng: np.random.Generator) -> F32:
+        """Gaussian noise of the point's spectral shape, shape (3, n), m/s2, `level_g` RMS in the band of STATED_HZ."""
+        shape = self._shape(n, rate_hz, kind)
         spectrum = rng.standard_normal((3, 2 * shape.shape[0]), dtype=np.float32).view(np.complex64)
         spectrum *= shape
         spectrum *= np.array([[level_g * G_M_S2 * gain] for gain in self.parameters.transfer], np.float32)
         return np.asarray(fft.irfft(spectrum, n, axis=1), np.float32)
 
-    def _shape(self, n: int, rate_hz: float, high: bool) -> F32:
+    def _shape(self, n: int, rate_hz: float, kind: Shape) -> F32:
         """Standard deviation of a bin's real and imaginary part for 1 m/s2, made once per length and rate."""
-        key = (n, rate_hz, high)
+        key = (n, rate_hz, kind)
         if key not in self._shapes:
             if len(self._shapes) > 8:
                 self._shapes.clear()
-            density = self.noise_density(fft.rfftfreq(n, 1.0 / rate_hz), high)
+            density = self.noise_density(fft.rfftfreq(n, 1.0 / rate_hz), kind)
             self._shapes[key] = (density * math.sqrt(rate_hz * n / 4.0)).astype(np.float32)
         return self._shapes[key]
 
-    def noise_density(self, frequency_hz: NDArray[np.float64], high: bool = False) -> NDArray[np.float64]:
-        """Amplitude density of the noise per root hertz, 1 RMS between 1 and 10 kHz.
+    def noise_density(self, frequency_hz: NDArray[np.float64], kind: Shape = "floor") -> NDArray[np.float64]:
+        """Amplitude density of the noise per root hertz, 1 RMS in the band of STATED_HZ.
 
-        Below 200 Hz power rises as 1/f; above 10 kHz it falls off. `high` is the hiss of cavitation and dry bearings:
-        the same structure, excited above 3 kHz.
+        Below 200 Hz the floor's power rises as 1/f; above 10 kHz it falls off. The other shapes are the same structure
+        under another excitation: above 3 kHz, between 0.1 and 2 kHz, between 2 and 4 kHz.
         """
-        return self._raw_density(frequency_hz, high) * self._unit[high]
+        return self._raw_density(frequency_hz, kind) * self._unit(kind)
 
-    @cached_property
-    def _unit(self) -> dict[bool, float]:
-        grid = np.arange(NOISE_LOW_HZ, NOISE_HIGH_HZ, 5.0)
-        return {
-            high: float(1.0 / math.sqrt(np.sum(self._raw_density(grid, high) ** 2) * 5.0)) for high in (False, True)
-        }
+    def _unit(self, kind: Shape) -> float:
+        if kind not in self._units:
+            grid = np.arange(*STATED_HZ[kind], 5.0)
+            self._units[kind] = float(1.0 / math.sqrt(np.sum(self._raw_density(grid, kind) ** 2) * 5.0))
+        return self._units[kind]
 
-    def _raw_density(self, frequency_hz: NDArray[np.float64], high: bool) -> NDArray[np.float64]:
+    def _raw_density(self, frequency_hz: NDArray[np.float64], kind: Shape) -> NDArray[np.float64]:
         f = np.maximum(frequency_hz, 1e-3)
         power = np.ones_like(f)
         for mode in self.parameters.modes:
             x = f / mode.frequency_hz
             width = (2.0 * mode.damping_ratio * x) ** 2
             power += (mode.gain**2 - 1.0) * width / ((1.0 - x * x) ** 2 + width)
-        power *= np.where(high, (f / 3000.0) ** 6 / (1.0 + (f / 3000.0) ** 6), np.maximum(1.0, BREATH_HZ / f))
+        power *= _excitation(f, kind)
         power *= 1.0 / (1.0 + (f / NOISE_HIGH_HZ) ** 8)
         return np.where(frequency_hz < 2.0, 0.0, np.sqrt(power))
 
@@ -400,16 +401,22 @@ class MeasuringPoint:
         """
         tones = _tone_sums(levels, axis)
         gain = self.parameters.transfer[axis]
-        floor, hiss = self._noise_parts[False], self._noise_parts[True]
+        floor, hiss = self._noise_parts("floor"), self._noise_parts("hiss")
         noise2, extra2 = (levels.noise_g * gain) ** 2, (levels.burst_noise_g * gain) ** 2
         rings = self._ring_sums(levels.impulses, gain)
         gauss2 = noise2 * floor[1] + extra2 * hiss[1] + noise_floor_g**2
         hf2 = noise2 * floor[2] + extra2 * hiss[2] + noise_floor_g**2 + 0.8 * rings.power_g2
+        slow2 = tones.velocity2 + rings.velocity2 + noise2 * floor[0] + extra2 * hiss[0]
+        extra: tuple[tuple[Shape, float], ...] = (("rumble", levels.rumble_g), ("hump", levels.hump_g))
+        for kind, level_g in extra:
+            if level_g > 0.0:
+                parts, level2 = self._noise_parts(kind), (level_g * gain) ** 2
+                slow2, gauss2, hf2 = slow2 + level2 * parts[0], gauss2 + level2 * parts[1], hf2 + level2 * parts[2]
         total2 = tones.power_g2 + gauss2 + rings.power_g2
         excess = tones.excess_g4 + rings.excess_g4
         rms_g = math.sqrt(total2)
         peak_g = tones.peak_g + math.hypot(3.9 * math.sqrt(gauss2), rings.peak_g)
-        v_rms = math.sqrt(tones.velocity2 + rings.velocity2 + noise2 * floor[0] + extra2 * hiss[0])
+        v_rms = math.sqrt(slow2)
         return Indicators(
             velocity_rms_mm_s=v_rms,
             velocity_peak_mm_s=1.35 * math.sqrt(2.0) * v_rms,
@@ -436,17 +443,15 @@ class MeasuringPoint:
         sums.excess_g4 = fourth - 3.0 * sums.power_g2**2
         return sums
 
-    @cached_property
-    def _noise_parts(self) -> dict[bool, tuple[float, float, float]]:
+    def _noise_parts(self, kind: Shape) -> _Parts:
         """Per squared g of noise level: velocity 10-1000 Hz in (mm/s) squared, acceleration 10-4000 Hz, 1-4 kHz."""
-        parts = {}
-        for high in (False, True):
+        if kind not in self._parts:
             grid = np.arange(10.0, 4000.0, 1.0)
-            power = self.noise_density(grid, high) ** 2
+            power = self.noise_density(grid, kind) ** 2
             slow = grid <= 1000.0
             velocity = float(np.sum(power[slow] * (1e3 * G_M_S2 / (math.tau * grid[slow])) ** 2))
-            parts[high] = (velocity, float(np.sum(power)), float(np.sum(power[~slow])))
-        return parts
+            self._parts[kind] = (velocity, float(np.sum(power)), float(np.sum(power[~slow])))
+        return self._parts[kind]
 
     def _ring_moments(self, train: Impulses) -> tuple[float, float]:
         """Second and fourth moment of a train of unit rings: rate times the integrals of powers of exp(-at) sin(wt).
@@ -459,35 +464,14 @@ class MeasuringPoint:
         return (second * 0.375, fourth * 35.0 / 128.0) if train.zone_order else (second, fourth)
 
 
-def _add(orders: dict[float, list[float]], order: float, velocity_mm_s: float, direction: Axes) -> None:
-    """Another source at a shaft order: velocities add, in the given direction."""
-    axes = orders.setdefault(order, [0.0, 0.0, 0.0])
-    for axis in range(3):
-        axes[axis] += velocity_mm_s * direction[axis]
-
-
-def _add_shaft_faults(orders: dict[float, list[float]], faults: Mapping[str, float], square: float) -> None:
-    """Unbalance, misalignment, looseness and a spall's late stage; `square` is the speed ratio squared."""
-    if (q := faults.get("unbalance", 0.0)) > 0.0:
-        _add(orders, 1.0, 9.0 * q * square, (1.0, 0.12, 0.9))
-    if (q := faults.get("misalignment", 0.0)) > 0.0:
-        _add(orders, 1.0, 2.5 * q * square, AXIAL)
-        _add(orders, 2.0, 5.0 * q * square, (1.0, 0.7, 0.8))
-        _add(orders, 3.0, 1.2 * q * square, (1.0, 0.5, 0.8))
-    if (q := faults.get("looseness", 0.0)) > 0.0:
-        _add(orders, 0.5, 1.2 * q * square, (0.5, 0.2, 1.0))
-        for order in range(1, 11):
-            _add(orders, float(order), 4.0 * q * 0.75 ** (order - 1) * square, (0.5, 0.2, 1.0))
-    late = max(faults.get("bearing_outer_race", 0.0), faults.get("bearing_inner_race", 0.0)) - LATE_LIFE
-    if late > 0.0:
-        for order in range(1, 4):
-            _add(orders, float(order), 6.0 * late * square, RADIAL)
-
-
-def _grease_db(faults: Mapping[str, float]) -> float:
-    """Noise above 3 kHz of a bearing short of grease: 6 to 15 dB."""
-    q = faults.get("lubrication", 0.0)
-    return 6.0 * min(1.0, 4.0 * q) + 9.0 * q if q > 0.0 else 0.0
+def _excitation(frequency_hz: NDArray[np.float64], kind: Shape) -> NDArray[np.float64]:
+    """Power of what drives the structure, by frequency."""
+    if kind == "floor":
+        return np.maximum(1.0, BREATH_HZ / frequency_hz)
+    if kind == "hiss":
+        return (frequency_hz / 3000.0) ** 6 / (1.0 + (frequency_hz / 3000.0) ** 6)
+    low_hz, high_hz = STATED_HZ[kind]
+    return 1.0 / ((1.0 + (low_hz / frequency_hz) ** 6) * (1.0 + (frequency_hz / high_hz) ** 6))
 
 
 def _tone_sums(levels: Levels, axis: int) -> _Sums:
@@ -495,6 +479,7 @@ def _tone_sums(levels: Levels, axis: int) -> _Sums:
     sums = _Sums()
     strongest = 0.0
     tones = [(order * levels.shaft_hz, velocity[axis]) for order, velocity in levels.orders.items()]
+    tones += [(tone.frequency_hz, tone.velocity_mm_s[axis]) for tone in levels.tones]
     for frequency_hz, velocity in [*tones, (2.0 * levels.line_hz, levels.twice_line_mm_s[axis])]:
         if not 10.0 <= frequency_hz <= 1000.0:
             continue
