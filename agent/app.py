@@ -30,6 +30,7 @@ from agent.inference.golden import golden_features, manifest_columns
 from agent.notifiers import MachineName, Notifier
 from agent.notifiers.log import LogNotifier, note_clock_not_set, note_clock_step
 from agent.notifiers.mqtt import MqttNotifier
+from agent.orders import taken
 from agent.pipeline import Outcome, Pipeline
 from agent.store import Store, StoredRecord
 from agent.store_thread import StoreThread
@@ -278,6 +279,7 @@ class App:
     def _tick(self, now: Moment) -> None:
         outcome = self.pipeline.tick(*now)
         self._keep(outcome)
+        self._take_orders(now)
         if outcome.clock_step is not None:
             note_clock_step(outcome.clock_step)
         self.pipeline.budget.decide(now.monotonic_ns / 1e9, self._inbox.fill())
@@ -286,6 +288,15 @@ class App:
                 notifier.state(tag, self.pipeline.machine_state(tag, now.utc_ns))
         if self._delivery is not None and self._delivery.connected:
             self._tell_status(self._delivery, now)
+
+    def _take_orders(self, now: Moment) -> None:
+        """What a person at the gateway wants done."""
+        for order in taken(self.site.data_dir):
+            if order.machine not in self.pipeline.watches:
+                log.error("order for an unknown machine: machine=%s", order.machine)
+                continue
+            log.info("relearn ordered: machine=%s reason=%s", order.machine, order.reason)
+            self._keep(self.pipeline.relearn(order.machine, order.reason, now, order.although_sick))
 
     def _tell_status(self, delivery: Deliverer, now: Moment) -> None:
         """The gateway's own retained status: when it changed, and as a sign of life once a minute."""
@@ -314,6 +325,9 @@ class App:
         samples = [item] if isinstance(item, Block) else []
         changed = outcome.events or outcome.clock_step is not None
         self._writer.put([*samples, *outcome.records], self.pipeline.standing() if changed else None)
+        for tag in outcome.forgotten:
+            log.info("baselines forgotten, learning anew: machine=%s", tag)
+            self._writer.tell(partial(Store.forget_baselines, machine=tag))
         for tag, state, baseline in outcome.baselines:
             log.info("baseline learned: machine=%s state=%s windows=%d", tag, state, baseline.n_windows)
             kept, utc_ns = baseline.as_document(), self.clock.utc_ns()
@@ -350,6 +364,7 @@ class App:
             "level": int(self.pipeline.budget.level),
             "drops": self.drops(),
             "counts": self.counts(),
+            "alarm_rate": self.pipeline.alarm_rate(),
             "rss_mib": round(rss_mib(), 1),
             "first_score_s": self.first_score_s,
             "failure": self.failure,

@@ -56,6 +56,36 @@ def check(
     return 0 if ok else max(finding.exit_code for finding in findings if not finding.ok)
 
 
+def relearn(
+    site_file: SiteFile,
+    machine: Annotated[str, typer.Argument(help="its tag in the site file")],
+    because: Annotated[str, typer.Option(help="what was done: sensor moved, bearing changed, other machine ...")],
+    although_sick: Annotated[
+        bool, typer.Option("--although-sick", help="learn it even if its vibration or a bearing looks bad already")
+    ] = False,
+    json_: Json = False,
+    root: Root = None,
+) -> int:
+    """Have the agent learn a machine's normal anew, after a repair or when a sensor was moved."""
+    from agent.config import load_site
+    from agent.orders import OrderRefused, Relearn, give
+
+    site = load_site(site_file, find_root(root))
+    tags = [one.tag for one in site.machines]
+    if machine not in tags:
+        raise OrderRefused(f"{machine}: the site file has no such machine; it has {', '.join(tags)}")
+    if not 3 <= len(because) <= 128:
+        raise OrderRefused("--because: write what was done, in 3 to 128 characters")
+    give(site.data_dir, Relearn(machine, because, although_sick))
+    if json_:
+        print(json.dumps({"machine": machine, "ordered": True}))
+    else:
+        print(
+            f"{machine}: will be learned anew from its next {site.machines[tags.index(machine)].spec.learn_windows} windows"
+        )
+    return 0
+
+
 def replay(
     recording: Annotated[Path, typer.Argument(help="a recording, such as a CSV file")],
     as_: Annotated[

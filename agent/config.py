@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ from firmware_bridge.errors import ConfigError, Problem
 from firmware_bridge.measurement import Channel
 from firmware_bridge.payload import BurstProfile, load_payloads, payload_names
 from firmware_bridge.source import DEFAULT_PORT, AnySpec, Clock, ModbusSpec, MqttSpec, SourceContext, channels_of
+from firmware_bridge.sources.replay import load_recording
 
 TopicName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . - only; it becomes part of a topic")
@@ -80,6 +81,13 @@ class DecisionSection(Table, frozen=True):
     k: Annotated[int, Meta(ge=1)] = 3
     m: Annotated[int, Meta(ge=1)] = 5
     off_delay_s: Annotated[float, Meta(ge=0)] = 600.0
+    deadband_ratio: Annotated[
+        float, Meta(ge=0, lt=1, description="of the threshold, by which a score must be back before an alarm clears")
+    ] = 0.1
+    refractory_s: Annotated[
+        float,
+        Meta(ge=0, description="an alarm that comes back within this time clears only after so long without it"),
+    ] = 86_400.0
     threshold_factor: (
         Annotated[
             float,
@@ -90,6 +98,16 @@ class DecisionSection(Table, frozen=True):
         | None
     ) = None
     smooth_s: Annotated[float, Meta(ge=0, description="time constant that scores are averaged with")] = 0.0
+    least_standing_s: Annotated[
+        float, Meta(ge=0, description="how long an alarm stands at least: a fault may come in bursts")
+    ] = 0.0
+    return_ratio: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="an alarm is over at a sudden fall to this share of what it has been; 0: never"),
+    ] = 0.0
+    settle_s: Annotated[
+        float, Meta(ge=0, description="how long after an alarm no other is raised: what it disturbed has to settle")
+    ] = 0.0
 
     def __post_init__(self) -> None:
         if self.k > self.m:
@@ -114,6 +132,20 @@ class MachineSection(Table, frozen=True):
     vanes: Annotated[int, Meta(ge=1)] | None = None
     assume_running: bool = False
     learn_windows: Annotated[int, Meta(ge=10, description="healthy windows that make a baseline")] = 200
+    learn_from_most: Annotated[
+        bool,
+        Meta(
+            description="leave odd learning windows out (a stop, a fault); not where load comes in steps nobody measures"
+        ),
+    ] = False
+    running_in_h: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="running hours in which a new machine's vibration still falls: its baseline follows, downwards only, "
+            "and for the first third only limits raise alarms",
+        ),
+    ] = 0.0
     decide_every_s: Annotated[float, Meta(gt=0, description="decisions of a machine without bursts")] = 10.0
     starting_s: Annotated[float, Meta(ge=0)] | None = None
     bundle: str | None = None
@@ -138,6 +170,7 @@ class Machine:
     Attributes:
         roles: the machine's own channel names (place prefix applied) -> index in the site's channel table.
         burst_sensors: its sensors that send waveforms.
+        sums: channels that are the root sum of squares of others: index -> indices of the axes.
     """
 
     spec: MachineSection
@@ -147,6 +180,7 @@ class Machine:
     roles: Mapping[str, int]
     burst_sensors: tuple[str, ...]
     bundle_dir: Path
+    sums: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
@@ -164,6 +198,11 @@ class Machine:
     def scale_floors(self) -> list[float]:
         """Of its columns, in transformed units."""
         return [column.scale_floor for column in self.profile.columns]
+
+    @property
+    def scale_floor_ratios(self) -> list[float]:
+        """Of its columns, of the learned level."""
+        return [column.scale_floor_ratio for column in self.profile.columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +375,7 @@ def _machine(
                 f'name their places, such as  places = {{ "{channel.sensor}" = "suction" }}',
             )
         roles[role] = index
+    sums = _sums(profile, roles, channels)
     orders = None
     for place, bearing in spec.bearings.items():
         if not check.found_in(f"{key}.bearings.{place}"):
@@ -353,7 +393,21 @@ def _machine(
     if not (bundle_dir / "manifest.json").is_file():
         check.add(f"{key}.bundle", f"{bundle_dir} holds no model bundle; leave bundle out to use the shipped one")
     bursts = tuple(name for name in spec.sensors if name in burst_sensors)
-    return Machine(spec, profile, feature_set_of(profile), nameplate, roles, bursts, bundle_dir)
+    return Machine(spec, profile, feature_set_of(profile), nameplate, roles, bursts, bundle_dir, sums)
+
+
+def _sums(profile: MachineProfile, roles: dict[str, int], channels: list[Channel]) -> dict[int, tuple[int, ...]]:
+    """The machine's sums of axes, as far as one of its sensors has the axes; each becomes a channel and a role of its own."""
+    sums = {}
+    for one in profile.sums:
+        axes = tuple(roles[axis] for axis in one.axes if axis in roles)
+        sensors = {channels[axis].sensor for axis in axes}
+        if one.channel in roles or len(axes) < len(one.axes) or len(sensors) > 1:
+            continue
+        roles[one.channel] = len(channels)
+        sums[len(channels)] = axes
+        channels.append(replace(channels[axes[0]], point=one.channel))
+    return sums
 
 
 def _line_frequency_hz(spec: MachineSection) -> float:
@@ -445,12 +499,12 @@ class SensorInfo:
 def sensors_of(spec: AnySpec, config_dir: Path) -> list[SensorInfo]:
     """The sensors behind one source.
 
-    Raises: ConfigError: a payload file that is missing or wrong.
+    Raises: ConfigError: a payload or recording file that is missing or wrong.
     """
     if isinstance(spec, ModbusSpec):
         return [SensorInfo(sensor.name, sensor.poll_interval_s, burst=False) for sensor in spec.sensors]
     if not isinstance(spec, MqttSpec):
-        return [SensorInfo(spec.sensor, 60.0, burst=False)]
+        return [SensorInfo(spec.sensor, load_recording(config_dir, spec.recording).sample_interval_s, burst=False)]
     payloads = load_payloads(config_dir, [sensor.payload for sensor in spec.sensors])
     infos = []
     for sensor in spec.sensors:

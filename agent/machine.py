@@ -41,11 +41,17 @@ class ColumnSpec(Table, frozen=True):
     scale_floor: Annotated[
         float, Meta(ge=0, description="smallest healthy spread, in the column's own unit (or its logarithm)")
     ] = 0.02
+    scale_floor_ratio: Annotated[
+        float, Meta(ge=0, lt=1, description="the same as a share of the learned level: a meter's accuracy of reading")
+    ] = 0.0
     parameters: dict[str, float] = {}
 
 
 class Limit(Table, frozen=True):
-    """A fast protective limit with ISA-18.2 delays. Absolute (`above`, `below`), or a share of the learned normal."""
+    """A fast protective limit with ISA-18.2 delays. Absolute (`above`, `below`), or a ratio to the channel's learned normal.
+
+    The learned normal is that of the learning windows, whatever a machine that runs in does to its baseline afterwards.
+    """
 
     name: Point
     channel: Point
@@ -54,21 +60,70 @@ class Limit(Table, frozen=True):
     above: float | None = None
     below: float | None = None
     below_normal_ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    above_normal_ratio: Annotated[float, Meta(gt=1)] | None = None
     only_running: bool = True
     on_delay_s: Annotated[float, Meta(ge=0)] = 5.0
     off_delay_s: Annotated[float, Meta(ge=0)] = 60.0
+    refractory_s: Annotated[float, Meta(ge=0, description="back within so long, it clears only after so long")] = (
+        86_400.0
+    )
     deadband: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class StateRule(Table, frozen=True):
-    """How the operating state is read: from the first of these channels that the machine has."""
+    """How the operating state is read: speed and power, else current, else vibration; and what normal depends on within it.
+
+    `load_channels`: load is the first of these that the machine has. `ambient_channels` likewise.
+    """
 
     speed_channel: Point = "shaft_speed_rpm"
     power_channel: Point = "active_power_kw"
+    current_channel: Point = "motor_current_a"
+    vibration_channels: tuple[Point, ...] = (
+        "velocity_rms_z_mm_s",
+        "velocity_rms_x_mm_s",
+        "velocity_rms_mm_s",
+        "acceleration_rms_z_g",
+    )
+    load_channels: tuple[Point, ...] = ("active_power_kw", "motor_torque_pct", "motor_current_a")
+    ambient_channels: tuple[Point, ...] = ("ambient_temperature_degc",)
     starting_s: Annotated[float, Meta(ge=0, description="seconds after run-up that belong to the start")] = 60.0
     dwell_s: Annotated[
         float, Meta(ge=0, description="seconds a speed must hold before the machine counts as running at it")
     ] = 30.0
+
+
+class TagTimes(Table, frozen=True):
+    """Time constants of the machine's scalar statistics. The defaults are for values that come about once a second.
+
+    `level_s`, `slow_s`: of tag.level and tag.slow_level. `gap_s`: after a longer silence a channel starts anew.
+    `settled_s`: for time constants of days: a young mean is the plain mean of what was seen, and deviations count from then on.
+    `n_samples`: that tag.median and tag.carpet look back on.
+    """
+
+    level_s: Positive = 5.0
+    slow_s: Positive = 300.0
+    gap_s: Positive = 120.0
+    settled_s: Positive | None = None
+    n_samples: Annotated[int, Meta(ge=4, le=4096)] = 64
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: times that are not in order."""
+        if not self.level_s < self.slow_s:
+            raise ValueError(f"level_s = {self.level_s:g} must be below slow_s = {self.slow_s:g}")
+        if self.settled_s is not None and not self.settled_s > self.level_s:
+            raise ValueError(f"settled_s = {self.settled_s:g} must be above level_s = {self.level_s:g}")
+
+
+class AxisSum(Table, frozen=True):
+    """A level of several axes as one channel, their root sum of squares: energies add.
+
+    So it does not depend on how the sensor is turned. A machine that lacks one of the axes has no such channel, and one whose
+    sensor tells it by itself has the sensor's.
+    """
+
+    channel: Point
+    axes: Annotated[tuple[Point, ...], Meta(min_length=2)]
 
 
 class MachineProfile(Table, frozen=True):
@@ -88,6 +143,8 @@ class MachineProfile(Table, frozen=True):
     columns: tuple[ColumnSpec, ...]
     burst: Burst | None = None
     state: StateRule = StateRule()
+    tags: TagTimes = TagTimes()
+    sums: tuple[AxisSum, ...] = ()
     limits: tuple[Limit, ...] = ()
 
 

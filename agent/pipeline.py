@@ -12,17 +12,20 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from agent.baseline import Baseline
 from agent.budget import LatencyBudget
 from agent.clock import ClockStep, ClockWatch, Moment
 from agent.config import Site, sensors_of
 from agent.decision.alarm import AlarmBook, Condition, StandingAlarm, State, clear_cause
+from agent.decision.rate import AlarmRate
 from agent.decision.sensorwatch import SEVERITY, SensorChange, SensorWatch, TagView
 from agent.decision.threshold import Change
 from agent.diagnosis import Diagnosis
 from agent.inference.bundle import Bundle
 from agent.notifiers import MachineName, alarm_message
-from agent.tagbank import TagBank
+from agent.tagbank import TagBank, TagPlan
 from agent.vocabulary import AlarmClass, AlarmEvent, Mode, Record
 from agent.watch import MODEL_CONDITION, Findings, MachineWatch
 from agent.window import Windower
@@ -41,6 +44,7 @@ class Outcome:
     records: list[Record] = field(default_factory=list)
     events: list[AlarmEvent] = field(default_factory=list)
     baselines: list[tuple[str, str, Baseline]] = field(default_factory=list)  # machine, state key, baseline
+    forgotten: list[str] = field(default_factory=list)  # machines whose baselines are no longer theirs
     clock_step: ClockStep | None = None
 
 
@@ -70,7 +74,9 @@ class Pipeline:
         self.clock = ClockWatch(clock_set_since_utc_ns)
         self._words = Words(language)
         self._diagnosis = Diagnosis(self._words)
-        self._tags = TagBank(len(site.channels))
+        self._banks = {plan: TagBank(len(site.channels), plan) for plan in _tag_plans(site)}
+        self._sums = {at: np.array(axes) for machine in site.machines for at, axes in machine.sums.items()}
+        self._patient = max(self._banks.values(), key=lambda bank: bank.plan.gap_s)
         self._sensor_machines: dict[str, list[str]] = {}
         for machine in site.machines:
             for sensor in machine.spec.sensors:
@@ -84,7 +90,9 @@ class Pipeline:
             site.channels,
             {sensor.name: sensor.interval_s for sensor in sensors if sensor.name in self._sensor_machines},
             started_monotonic_ns,
+            [tuple(machine.roles.values()) for machine in site.machines],
         )
+        self._lost_bursts: Counter[str] = Counter()
         self._last_burst_ns: dict[str, int] = {}
         saved: dict[str, dict[str, Baseline]] = {}
         for (tag, state), baseline in (baselines or {}).items():
@@ -121,7 +129,12 @@ class Pipeline:
         running = {sensor: self._runs(machines) for sensor, machines in self._sensor_machines.items()}
         since_burst_s = {sensor: (monotonic_ns - at_ns) / 1e9 for sensor, at_ns in self._last_burst_ns.items()}
         self._windower.tick(monotonic_ns)
-        view = TagView(self._tags.unchanged_s(), self._tags.silent_s(monotonic_ns), self._tags.quality())
+        for sensor, n_lost in (self._windower.incomplete_by_sensor - self._lost_bursts).items():
+            for _ in range(n_lost):
+                self._sensor_watch.missed_burst(sensor)
+        self._lost_bursts = self._windower.incomplete_by_sensor.copy()
+        bank = self._patient
+        view = TagView(bank.unchanged_s(), bank.silent_s(monotonic_ns), bank.quality())
         for change in self._sensor_watch.step(view, since_burst_s, running, monotonic_ns, utc_ns):
             self._sensor_changed(change, now, outcome)
         self._keep_events(self._book.tick(now), outcome)
@@ -133,16 +146,36 @@ class Pipeline:
         self._keep_events(self._book.acknowledge(name, now), outcome)
         return outcome
 
+    def relearn(self, tag: str, reason: str, now: Moment, although_sick: bool = False) -> Outcome:
+        """Somebody says that a machine, its sensor or its mount is another one now: its normal is learned anew.
+
+        Args: although_sick: even if absolute physics calls it bad; `reason` says why that is right.
+        """
+        outcome = Outcome()
+        found = self.watches[tag].relearn(reason, although_sick, now.utc_ns)
+        for name in found.ended:
+            self._keep_events(self._book.clear(tag, name, now), outcome)
+        for sensor in self.watches[tag].machine.spec.sensors:
+            self._sensor_watch.forget(sensor)  # what it says from now on is its normal, too
+        outcome.records.extend(map(self._dated, found.records))
+        outcome.forgotten.append(tag)
+        return outcome
+
     # ------------------------------------------------------------------ the stages
     def _on_block(self, block: Block) -> Outcome:
         outcome = Outcome()
         self.counters["blocks"] += 1
-        self._tags.update(block.channels, block.values, block.quality, block.monotonic_ns)
         if not len(block.channels):
             return outcome
         sensor = self.site.channels[int(block.channels[0])].sensor
+        quality = self._sensor_watch.see_block(block, self._runs(self._sensor_machines.get(sensor, [])))
+        for bank in self._banks.values():
+            bank.update(block.channels, block.values, quality, block.monotonic_ns)
+            self._add_axes(bank, block)
         for tag in self._sensor_machines.get(sensor, ()):
-            found = self.watches[tag].on_tags(self._tags, self._sensor_watch.muted(), block.monotonic_ns, block.utc_ns)
+            found = self.watches[tag].on_tags(
+                self._bank_of(tag), self._sensor_watch.muted(), block.monotonic_ns, block.utc_ns, self._waits(tag)
+            )
             self._keep(tag, found, block, outcome)
         return outcome
 
@@ -155,12 +188,18 @@ class Pipeline:
             return outcome
         watch = self.watches[machines[0]]
         started = perf_counter()
-        point = watch.operating_point(self._tags, waveform.monotonic_ns)
+        tags = self._bank_of(watch.machine.tag)
+        point = watch.operating_point(tags, waveform.monotonic_ns)
         windows = self._windower.step(waveform, point, waveform.monotonic_ns)
         self.budget.record("window", perf_counter() - started)
         for window in windows:
             self.counters["windows"] += 1
-            found = watch.on_window(window, self._tags, self._sensor_watch.muted(), waveform.utc_ns)
+            running = watch.state.mode is Mode.RUNNING
+            if not self._sensor_watch.see_window(window, running, watch.machine.nameplate):
+                self.counters["windows_of_a_faulty_sensor"] += 1
+                continue
+            unjudged = self._sensor_watch.muted() | self._sensor_watch.suspect()
+            found = watch.on_window(window, tags, unjudged, waveform.utc_ns)
             self._keep(watch.machine.tag, found, waveform, outcome)
         return outcome
 
@@ -237,20 +276,36 @@ class Pipeline:
         return replace(event, clock=CLOCK_UNSET, explanation=replace(event.explanation, data_quality=quality))
 
     # ------------------------------------------------------------------ small parts
+    def _add_axes(self, bank: TagBank, block: Block) -> None:
+        """Channels that are sums of axes, where the block brought one: no value where one of the axes has none."""
+        due = [at for at, axes in self._sums.items() if np.isin(axes, block.channels).any()]
+        if due:
+            sums = np.array([np.linalg.norm(bank.latest_of(self._sums[at])) for at in due], np.float32)
+            bank.update(np.array(due, np.int32), sums, np.zeros(len(due), np.uint8), block.monotonic_ns)
+
+    def _waits(self, tag: str) -> bool:
+        """Whether something that a machine is judged by has just stepped: a verdict on scalars waits, the limits do not."""
+        return not self._sensor_watch.suspect_channels().isdisjoint(self.watches[tag].judged_channels)
+
+    def _bank_of(self, tag: str) -> TagBank:
+        """The statistics of all channels, with the time constants of this machine's type."""
+        return self._banks[self.watches[tag].machine.features.tags]
+
     def _runs(self, machines: list[str]) -> bool | None:
         """Whether any machine of a sensor runs; None where none tells."""
-        modes = [self.watches[tag].state.mode for tag in machines]
-        if any(mode is Mode.RUNNING for mode in modes):
+        runs = [self.watches[tag].runs for tag in machines]
+        if any(runs):
             return True
-        return None if all(mode is Mode.UNKNOWN for mode in modes) else False
+        return None if all(one is None for one in runs) else False
 
     def _hold(self, alarm: StandingAlarm) -> None:
         """Trackers take up what stood before a restart, so that its end is seen and its begin not told twice."""
         if not alarm.standing or alarm.event.machine not in self.watches:
             return
-        cause = clear_cause(alarm.event.explanation)
-        self.watches[alarm.event.machine].hold(alarm.event.condition, alarm.event.onset_utc_ns, cause)
-        self._sensor_watch.hold(alarm.event.condition, alarm.event.onset_utc_ns)
+        event = alarm.event
+        cause = clear_cause(event.explanation)
+        self.watches[event.machine].hold(event.condition, event.onset_utc_ns, cause, event.severity)
+        self._sensor_watch.hold(event.condition, event.onset_utc_ns)
 
     def standing(self) -> tuple[StandingAlarm, ...]:
         """The alarms that are not normal, to be saved."""
@@ -264,6 +319,14 @@ class Pipeline:
         named = {f"window_{why}": n for why, n in refused.items()}
         shed = {f"shed_{what}": n for what, n in self.budget.shed.items()}
         return {**self.counters, **self._windower.counts, **named, **shed}
+
+    def alarm_rate(self) -> dict[str, Any]:
+        """Alarms of the models against the site's budget, of all machines together and of each."""
+        total = AlarmRate()
+        for watch in self.watches.values():
+            total.add(watch.rate)
+        each = {tag: watch.rate.as_dict() for tag, watch in self.watches.items()}
+        return {"budget": self.site.config.site.false_alarms_per_machine_month, **total.as_dict(), "machines": each}
 
     def machine_state(self, tag: str, utc_ns: int) -> dict[str, Any]:
         """What anybody may know of one machine now: the retained state message."""
@@ -292,10 +355,15 @@ class Pipeline:
             return f"ALARM {machine_alarms[-1].code}"
         if any(e.alarm_class is AlarmClass.SENSOR for e in alarms):
             return "not fully watched"
-        learned = watch.learning()
+        learned = watch.learning.share_learned(watch.state)
         if learned is not None:
             return f"learning {learned:.0%}"
         return "ok" if watch.state.mode is Mode.RUNNING else str(watch.state.mode)
+
+
+def _tag_plans(site: Site) -> list[TagPlan]:
+    """The time constants that the site's machine types ask for, each once: nearly always one."""
+    return list(dict.fromkeys(machine.features.tags for machine in site.machines)) or [TagPlan()]
 
 
 def _of_alarm(record: Record, alarm_id: str | None) -> Record:

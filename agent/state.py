@@ -1,4 +1,4 @@
-"""StateTracker: what a machine is doing, from its speed and power alone. Operating state first, detector second.
+"""StateTracker: what a machine is doing, from speed, power, current, or from its vibration alone. State first, detector second.
 
 Baselines belong to a state, so the state must be sure before it is said: a run counts once its speed has held for the
 dwell, a stop counts almost at once. Everything between is STARTING or COASTING, in which nothing is judged.
@@ -21,6 +21,15 @@ STICKS = 0.15  # of a bin: how far speed may leave its bin before another one is
 STOP_DWELL_S = 1.0  # one odd reading is no stop
 UNRATED_RPM = 600.0  # stands for rated speed where the site states none: only turning or not is told then
 IDLE_KW = 0.1  # below, and without a rated power, it may be a drive that waits
+IDLE_A = 0.2  # likewise of current
+# Vibration tells only where nothing better does: a neighbour on the same floor gives a quarter of a running machine's level.
+FLOOR_OF_UNIT = {
+    "mm_s": 0.2,
+    "m_s2": 0.15,
+    "g": 0.015,
+}  # no machine that runs is quieter, no sensor's own noise is louder
+SURELY_RUNNING = 3.0  # floors
+LOUD_AND_QUIET_S = 86_400.0  # within a day a machine's loudest and quietest are forgotten by a factor of e
 
 
 class _Seen(Enum):
@@ -48,6 +57,35 @@ class _Threshold:
         return self.state
 
 
+@dataclass(slots=True)
+class _LoudAndQuiet:
+    """Whether a machine's vibration is that of running: above the middle of its loudest and quietest, within what is sensible.
+
+    In floors of the quantity: a level below one is standing for certain, above `SURELY_RUNNING` running. Between, the geometric
+    middle of what was seen decides. Both extremes are forgotten slowly, so that a repaired machine is not taken for standing.
+    """
+
+    loud: float = math.nan
+    quiet: float = math.nan
+    last_ns: int = 0
+    running: bool | None = None
+
+    def step(self, floors: float, monotonic_ns: int) -> bool | None:
+        if math.isnan(floors):
+            return None
+        level = math.log(max(floors, 1e-3))
+        if math.isnan(self.loud):
+            self.loud = self.quiet = level
+        keep = math.exp(-max(0, monotonic_ns - self.last_ns) / 1e9 / LOUD_AND_QUIET_S)
+        self.last_ns = monotonic_ns
+        self.loud = max(level, level + (self.loud - level) * keep)
+        self.quiet = min(level, level + (self.quiet - level) * keep)
+        bound = min(max((self.loud + self.quiet) / 2, 0.0), math.log(SURELY_RUNNING))
+        stays = math.log(0.8) if self.running else 0.0  # a little below, before a running machine is said to stand
+        self.running = level >= bound + stays
+        return self.running
+
+
 # (turning?, powered?) -> what is seen; None is "no sensor tells". FALLING is settled by the speed itself.
 SEEN: dict[tuple[bool | None, bool | None], _Seen] = {
     (None, None): _Seen.NOTHING,
@@ -71,17 +109,22 @@ class StateTracker:
         rated_speed_rpm: float = float("nan"),
         rated_power_kw: float = float("nan"),
         assume_running: bool = False,
+        rated_current_a: float = float("nan"),
     ) -> None:
-        """Args: assume_running: the site says so of a machine that has neither a speed nor a power channel."""
+        """Args: assume_running: the site says so of a machine of which no channel tells."""
         self._rule = rule
         self._rated_speed_rpm = rated_speed_rpm
         self._rated_power_kw = rated_power_kw
+        self._rated_current_a = rated_current_a
         self._assume_running = assume_running
         self._turning = _Threshold(TURNS_ABOVE, STOPS_BELOW)
         self._powered = _Threshold(POWERED_ABOVE, IDLE_BELOW)
         self._highest_power_kw = IDLE_KW / POWERED_ABOVE
+        self._highest_current_a = IDLE_A / POWERED_ABOVE
+        self._vibrates = _LoudAndQuiet()
         self._powered_speed_rpm = float("nan")
         self._told = False
+        self.contradicts = False  # power on a shaft that stands: one of the two signals is wrong
         self._stopped_before = False  # a run-up was or will be seen; otherwise it ran before we came
         self._run_since_ns = 0
         self._candidate: tuple[_Seen, int] = (_Seen.NOTHING, 0)
@@ -89,12 +132,28 @@ class StateTracker:
         self._kept_bin = 0
         self.state = OperatingState(Mode.UNKNOWN)
 
-    def step(self, speed_rpm: float, power_kw: float, monotonic_ns: int) -> OperatingState:
-        """The state after one more reading.
+    def step(
+        self,
+        speed_rpm: float,
+        power_kw: float,
+        monotonic_ns: int,
+        *,
+        current_a: float = math.nan,
+        vibration_floors: float = math.nan,
+    ) -> OperatingState:
+        """The state after one more reading; NaN where the machine has no such channel or its value is not good now.
 
-        Args: speed_rpm, power_kw: NaN where the machine has no such channel or its value is not good now.
+        Args:
+            current_a: asked where power does not tell.
+            vibration_floors: its vibration over the least that a running machine has (FLOOR_OF_UNIT); asked where nothing
+                else tells.
         """
-        seen = self._look(abs(speed_rpm), power_kw)
+        if self._assume_running:
+            current_a = vibration_floors = math.nan  # the site says that these do not tell
+        seen = self._look(abs(speed_rpm), self._power_share(power_kw, abs(current_a)))
+        vibrates = self._vibrates.step(vibration_floors, monotonic_ns)
+        if seen is _Seen.NOTHING and vibrates is not None and math.isnan(speed_rpm):
+            seen = _Seen.TURNING if vibrates else _Seen.STANDING
         if seen is _Seen.NOTHING and self._assume_running and not self._told:
             self.state = self._assumed(monotonic_ns)
             return self.state
@@ -110,10 +169,11 @@ class StateTracker:
         run_s = (monotonic_ns - self._candidate_since_ns) / 1e9
         return OperatingState(Mode.STARTING if run_s < self._rule.starting_s else Mode.RUNNING)
 
-    def _look(self, speed_rpm: float, power_kw: float) -> _Seen:
+    def _look(self, speed_rpm: float, power_share: float) -> _Seen:
         rated_rpm = UNRATED_RPM if math.isnan(self._rated_speed_rpm) else self._rated_speed_rpm
         turning = self._turning.step(speed_rpm / rated_rpm)
-        powered = self._powered.step(power_kw / self._power_reference_kw(power_kw))
+        powered = self._powered.step(power_share)
+        self.contradicts = turning is False and powered is True
         if powered and turning:
             self._powered_speed_rpm = speed_rpm
         seen = SEEN[turning, powered]
@@ -121,12 +181,13 @@ class StateTracker:
             return _Seen.TURNING  # idling steadily, or never seen under power
         return seen
 
-    def _power_reference_kw(self, power_kw: float) -> float:
-        """Rated power; where the site states none, the highest that was seen."""
-        if not math.isnan(self._rated_power_kw):
-            return self._rated_power_kw
-        self._highest_power_kw = max(self._highest_power_kw, power_kw)  # in this order NaN changes nothing
-        return self._highest_power_kw
+    def _power_share(self, power_kw: float, current_a: float) -> float:
+        """Power over rated power, or current where no power tells; where no rating is known, over the highest that was seen."""
+        if math.isnan(power_kw):
+            self._highest_current_a = max(self._highest_current_a, current_a)  # in this order NaN changes nothing
+            return current_a / (self._highest_current_a if math.isnan(self._rated_current_a) else self._rated_current_a)
+        self._highest_power_kw = max(self._highest_power_kw, power_kw)
+        return power_kw / (self._highest_power_kw if math.isnan(self._rated_power_kw) else self._rated_power_kw)
 
     def _bin(self, speed_rpm: float) -> int:
         """The speed bin; the present one is kept a little beyond its edges."""

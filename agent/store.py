@@ -86,18 +86,19 @@ _TABLES: dict[str, tuple[dict[str, Any], str | tuple[str, ...]]] = {
     "alarm_state": ({"alarm_id": str, "payload": str}, "alarm_id"),
 }  # fmt: skip
 
-# What goes first when the budget is reached: (table, which of its rows). Alarms come last, and what dates them.
+# What goes first when the budget is reached: (table, which of its rows). Alarms come last, and what dates and explains them.
+_KEPT_LAST = "('alarm', 'clock', 'baseline')"
 _CONFIRMED = "upstream = 0 OR NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.id = record.id)"
 RETENTION: tuple[tuple[str, str], ...] = (
     ("sample", "1"),
-    ("record", f"stream NOT IN ('alarm', 'clock') AND alarm_id IS NULL AND ({_CONFIRMED})"),
-    ("record", "stream NOT IN ('alarm', 'clock', 'burst')"),
+    ("record", f"stream NOT IN {_KEPT_LAST} AND alarm_id IS NULL AND ({_CONFIRMED})"),
+    ("record", f"stream NOT IN {_KEPT_LAST} AND stream <> 'burst'"),
     ("record", "stream = 'burst' AND alarm_id IS NULL"),
     ("record", "stream = 'burst'"),
-    ("record", f"stream IN ('alarm', 'clock') AND ({_CONFIRMED})"),
-    ("record", "stream IN ('alarm', 'clock')"),
+    ("record", f"stream IN {_KEPT_LAST} AND ({_CONFIRMED})"),
+    ("record", f"stream IN {_KEPT_LAST}"),
 )
-STREAM_ORDER = ("alarm", "clock", "feature", "burst")
+STREAM_ORDER = ("alarm", "clock", "baseline", "feature", "burst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,11 @@ class Store:
         rows = self._db.execute("SELECT machine, state, payload FROM baseline")
         return {(machine, state): msgspec.json.decode(payload) for machine, state, payload in rows}
 
+    def forget_baselines(self, machine: str) -> None:
+        """What was learned of a machine is no longer its normal. Durable at return."""
+        with self._transaction(full=True):
+            self._db.execute("DELETE FROM baseline WHERE machine = ?", (machine,))
+
     def save_alarm_states(self, alarms: Iterable[StandingAlarm]) -> None:
         """Replace the standing alarms. Durable at return."""
         rows = _state_rows(alarms)
@@ -244,6 +250,7 @@ class Store:
         """
         found = self._pending("alarm", limit, "ORDER BY o.id")
         found += self._pending("clock", limit - len(found), "ORDER BY o.id")
+        found += self._pending("baseline", limit - len(found), "ORDER BY o.id")
         newest = self._pending("feature", limit - len(found), "ORDER BY o.id DESC")
         found += [record for record in reversed(newest) if not record.late]
         live = {record.key for record in found}

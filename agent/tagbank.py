@@ -26,6 +26,7 @@ ALL = slice(None)
 NS_PER_S = 1e9
 LONGEST_GAP_S = 1e9
 NEVER_NS = -(1 << 62)  # before any monotonic clock began, and longer ago than any gap
+CARPET_SHARE = 0.25  # one sample in four is believed to be free of strikes
 BAD = int(Quality.BAD)  # NumPy takes five times as long to compare with an enum
 FAST, SLOW, THERMAL = 0, 1, 2  # rows of the means; those before THERMAL have a variance as well
 TAU_THERMAL_S = 1800.0  # of a machine's mass; not of TagPlan: with another one, tag.thermal_level is another version
@@ -37,9 +38,12 @@ class TagPlan:
 
     Attributes:
         tau_level_s, tau_slow_s: of the fast and the slow exponential mean (and the variance about each).
-        n_median: samples that the rolling median looks back on; 0 for no medians.
+        n_median: samples that the rolling median and the carpet look back on; 0 for neither.
         n_rounds: a median is at most so many samples old.
         gap_s: after a longer silence a channel starts anew instead of bridging what nobody saw.
+        settled_s: for quantities of days, whose slow mean would take weeks to forget where it began. Where it is given, a mean
+            that is younger than its time constant is the plain mean of all that was seen, and deviations count from so long on;
+            None: a mean begins at the first value, and deviations count after two slow time constants.
     """
 
     tau_level_s: float = 5.0
@@ -47,15 +51,22 @@ class TagPlan:
     n_median: int = 64
     n_rounds: int = 16
     gap_s: float = 120.0
+    settled_s: float | None = None
 
     def __post_init__(self) -> None:
         taus = 0 < self.tau_level_s < self.tau_slow_s
         rounds = self.n_median == 0 or 1 <= self.n_rounds <= self.n_median
-        if not (taus and rounds and 0 < self.gap_s <= LONGEST_GAP_S):
+        settles = self.settled_s is None or self.settled_s > self.tau_level_s
+        if not (taus and rounds and settles and 0 < self.gap_s <= LONGEST_GAP_S):
             raise ValueError(
-                f"{self}: 0 < tau_level_s < tau_slow_s, 1 <= n_rounds <= n_median (or n_median = 0) and "
-                f"0 < gap_s <= {LONGEST_GAP_S:g} must hold"
+                f"{self}: 0 < tau_level_s < tau_slow_s, 1 <= n_rounds <= n_median (or n_median = 0), "
+                f"0 < gap_s <= {LONGEST_GAP_S:g} and tau_level_s < settled_s (or none) must hold"
             )
+
+    @property
+    def deviates_after_s(self) -> float:
+        """How long a channel must be watched before its deviation from its own past counts."""
+        return 2 * self.tau_slow_s if self.settled_s is None else self.settled_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,14 @@ class RollingMedian:
         turn = channels[(n_seen < self.n_rounds) | ((n_seen + channels) % self.n_rounds == 0)]
         if turn.size:
             self._renew(turn)
+
+    def carpet(self, where: Where) -> F64:
+        """Lower quartile of the latest `n_samples`, linear between two of them; NaN until there are so many. Never out of date."""
+        position = CARPET_SHARE * (self.n_samples - 1)
+        at = int(position)
+        ordered = np.sort(self._ring[where], axis=1)[:, at : at + 2].astype(np.float64)
+        carpet: F64 = ordered[:, 0] + (position - at) * (ordered[:, -1] - ordered[:, 0])
+        return np.where(self._n_seen[where] >= self.n_samples, carpet, np.nan)
 
     def _renew(self, channels: NDArray[np.intp]) -> None:
         ordered = self._ring[channels]
@@ -183,6 +202,8 @@ class TagBank:
         Source: West 1979 (update of mean and variance), with the weight of an uneven step.
         """
         weight = -np.expm1(elapsed_ns * self._rate_per_ns)
+        if self.plan.settled_s is not None:
+            weight = np.maximum(weight, self._youth(where, elapsed_ns))
         mean, variance = self._mean[:, where], self._variance[:, where]
         difference = values - mean
         step = weight * difference
@@ -190,6 +211,12 @@ class TagBank:
         variance += difference[:THERMAL] * step[:THERMAL]
         variance *= 1 - weight[:THERMAL]
         self._mean[:, where], self._variance[:, where] = mean, variance  # a slice is there already, which NumPy sees
+
+    def _youth(self, where: Where, elapsed_ns: int | I64) -> F64:
+        """The weight of a step in the plain mean of all that was seen, 1/n for even samples; 0 where no time has passed."""
+        watched_ns = self._good_ns[where] - self._since_ns[where] + 2.0 * elapsed_ns
+        weight: F64 = np.divide(elapsed_ns, watched_ns, out=np.zeros_like(watched_ns), where=watched_ns > 0)
+        return weight
 
     def _move_clocks(self, where: Where, values: F32, elapsed_ns: int | I64) -> None:
         good_ns, changed_ns, bits = self._good_ns[where], self._changed_ns[where], values.view(np.int32)
@@ -201,10 +228,10 @@ class TagBank:
         """The `Quality` last heard of each channel, good or bad; BAD before anything was."""
         return self._quality.copy()
 
-    def latest(self, channel: int) -> float | None:
-        """The value last heard of one channel; None where that was bad, or nothing was heard."""
-        value = float(self._bits[channel : channel + 1].view(np.float32)[0])
-        return value if self._quality[channel] < BAD else None
+    def latest_of(self, channels: NDArray[np.intp]) -> F64:
+        """The values last heard of some channels; NaN where that was bad, or nothing was heard. Shape (n,)."""
+        values: F64 = np.where(self._quality[channels] < BAD, self._bits[channels].view(np.float32), np.nan)
+        return values
 
     def level(self, where: Where = ALL) -> F64:
         """Exponential mean over `tau_level_s`."""
@@ -234,8 +261,15 @@ class TagBank:
 
     def deviation(self, where: Where = ALL) -> F64:
         """Level against slow level in slow standard deviations; NaN where nothing has ever varied."""
+        return self._deviation(FAST, where)
+
+    def excursion(self, where: Where = ALL) -> F64:
+        """Thermal level against slow level in slow standard deviations: as `deviation`, of the last half hour."""
+        return self._deviation(THERMAL, where)
+
+    def _deviation(self, row: int, where: Where) -> F64:
         slow_std = np.sqrt(self._variance[SLOW, where])
-        apart = self._mean[FAST, where] - self._mean[SLOW, where]
+        apart = self._mean[row, where] - self._mean[SLOW, where]
         deviation: F64 = np.divide(apart, slow_std, out=np.full_like(apart, np.nan), where=slow_std > 0)
         return deviation
 
@@ -243,6 +277,10 @@ class TagBank:
         """Median of up to `n_median` latest samples, at most `n_rounds` samples old."""
         median: F64 = self._medians.median[where].copy()
         return median
+
+    def carpet(self, where: Where = ALL) -> F64:
+        """Lower quartile of the `n_median` latest samples: the level between strikes; NaN until there are so many."""
+        return self._medians.carpet(where) if self.plan.n_median else np.full_like(self._mean[FAST, where], np.nan)
 
     def read(self, statistic: str, channel: int, monotonic_ns: int) -> tuple[float, bool]:
         """One statistic ("tag.level") of one channel, and whether it may be used: watched long enough, not silent."""
@@ -274,9 +312,11 @@ STATISTICS: dict[str, Statistic] = {
     "tag.level": Statistic(TagBank.level, lambda plan: 0.0),
     "tag.amplitude": Statistic(TagBank.level, lambda plan: 0.0),
     "tag.median": Statistic(TagBank.median, lambda plan: 0.0),
+    "tag.carpet": Statistic(TagBank.carpet, lambda plan: 0.0),
     "tag.std": Statistic(TagBank.std, lambda plan: 2 * plan.tau_level_s),
     "tag.slow_level": Statistic(TagBank.slow_level, lambda plan: plan.tau_slow_s),
     "tag.thermal_level": Statistic(TagBank.thermal_level, lambda plan: TAU_THERMAL_S),
     "tag.slope": Statistic(TagBank.slope_per_s, lambda plan: 2 * plan.tau_slow_s),
-    "tag.deviation": Statistic(TagBank.deviation, lambda plan: 2 * plan.tau_slow_s),
+    "tag.deviation": Statistic(TagBank.deviation, lambda plan: plan.deviates_after_s),
+    "tag.excursion": Statistic(TagBank.excursion, lambda plan: plan.deviates_after_s),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,17 @@ class OperatingPoint:
     speed_spread_ratio: float = 0.0
 
 
+class Covariates(NamedTuple):
+    """What normal depends on within one operating state; NaN where no sensor tells. `load`: in its own channel's unit."""
+
+    shaft_speed_rpm: float
+    load: float
+    ambient_degc: float
+
+
+NO_COVARIATES = Covariates(float("nan"), float("nan"), float("nan"))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """The aligned burst of one sensor of one machine: all axes of one burst id, and the operating point beside it.
@@ -86,6 +97,7 @@ class FeatureVector:
         values: shape (n_columns,), float32; NaN where `present` is False.
         present: shape (n_columns,), which columns were measured with usable quality.
         digest: the FeatureSet's; a model with another digest must not see it.
+        covariates: under what it was measured.
     """
 
     machine: str
@@ -95,6 +107,7 @@ class FeatureVector:
     digest: str
     utc_ns: int
     arrived_monotonic_ns: int
+    covariates: Covariates = NO_COVARIATES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +119,7 @@ class Score:
         contributions: shape (n_columns,), >= 0, computed inside the model's own graph.
         deviations: shape (n_columns,), the vector referred to the machine's baseline, in robust standard deviations.
         threshold: what `value` may reach on a healthy machine within the site's false-alarm budget.
+        unsmoothed: `value` before the site's averaging; the same where it does not average.
     """
 
     machine: str
@@ -115,6 +129,7 @@ class Score:
     deviations: F32
     present: Mask
     utc_ns: int
+    unsmoothed: float = float("nan")
 
 
 class Severity(StrEnum):
@@ -161,8 +176,25 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class Forecast:
+    """When a rising quantity reaches its limit, if operation stays as it is: in 10, 50 and 90 of 100 cases by then.
+
+    Attributes: feature: the column whose limit it is. limit: in its unit.
+    """
+
+    feature: str
+    limit: float
+    p10_h: float
+    p50_h: float
+    p90_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why an alarm stands and what to do about it; everything a person needs, no model words."""
+    """Why an alarm stands and what to do about it; everything a person needs, no model words.
+
+    Attributes: tell_apart: what would tell the likely cause from the runner-up, "" where there is none.
+    """
 
     evidence: tuple[Evidence, ...]
     causes: tuple[Cause, ...]  # ranked; a limit names its one cause for certain, a sensor fault none
@@ -170,6 +202,8 @@ class Explanation:
     act_within_h: float | None
     data_quality: str
     operating_state: str = ""  # what the machine was doing, e.g. "running:10"
+    tell_apart: str = ""
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +243,7 @@ class Record:
     """Something to be kept: the store gives it its key (gateway, stream, sequence) in the transaction that writes it.
 
     Attributes:
-        stream: "alarm", "clock", "feature" or "burst"; the order in which they leave is deliver.py's.
+        stream: "alarm", "clock", "baseline", "feature" or "burst"; the order in which they leave is deliver.py's.
         payload: JSON-able mapping, or bytes for a burst frame.
         urgent: commit at once, durably (alarms).
         upstream: goes to the outbox; samples stay on the gateway.

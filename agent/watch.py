@@ -7,29 +7,31 @@ state -> vector -> baseline -> score -> condition, with the protective limits be
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from agent.baseline import Baseline, Learner, reference_floor, reference_score
+from agent.baseline import Baseline
 from agent.budget import LatencyBudget, Level
 from agent.config import DecisionSection, Machine
+from agent.covariates import covariates_of
 from agent.decision.alarm import Condition
-from agent.decision.threshold import Change, ConditionTracker, LimitChange, LimitWatch, probability_per_decision
-from agent.diagnosis import Diagnosis
+from agent.decision.model_alarm import ModelAlarm
+from agent.decision.newbaseline import NEW_BASELINE, BaselineCheck, Novelty
+from agent.decision.outlook import Outlook
+from agent.decision.rate import AlarmRate
+from agent.decision.threshold import Change, ConditionTracker, LimitChange, LimitWatch
+from agent.diagnosis import Diagnosis, Explained
 from agent.features import ABSENT, Cores
-from agent.features.kurtogram import Kurtogram
 from agent.inference.bundle import Bundle
-from agent.machine import Limit
-from agent.state import StateTracker
+from agent.learning import Learning
+from agent.scoring import Scorer
+from agent.state import FLOOR_OF_UNIT, StateTracker
 from agent.tagbank import TagBank
 from agent.vocabulary import (
-    F32,
     AlarmClass,
     FeatureVector,
     Mode,
@@ -41,16 +43,15 @@ from agent.vocabulary import (
     Window,
 )
 from firmware_bridge.measurement import Channel
+from firmware_bridge.units import suffix_of
 
-MONTH_S = 30 * 86_400.0
 MODEL_CONDITION = "model"
-NOT_LEARNED = "not_learned"  # the limit that keeps a sick machine from becoming its own normal
+DAY_ONE = "day_one"  # the alarm that keeps a sick machine from becoming its own normal
 VELOCITY = "spectrum.velocity_rms_mm_s"
-MIN_SHARE_PRESENT = 0.5  # of the baseline's columns; with fewer there is no verdict
-N_AXES = 3  # the velocity column adds axes: above sqrt(3) times a zone's boundary one axis is beyond it for certain
-BAND_WINDOWS = 10  # that a machine's own envelope band is chosen from
+BURST_VELOCITY = "velocity_rms_mm_s"  # the same as a value of the machine
+LEVELS = ("tag.level", "tag.amplitude", "tag.carpet")  # statistics that are the channel's own value, and not its unrest
+N_AXES = 3  # it adds axes: above sqrt(3) times a zone's boundary one axis is beyond it for certain
 N_SIGMA_SPREAD = 4.0  # standard deviations from the smallest of some readings to the largest
-EXCURSION_LIMIT = 3.0  # a smoothed score takes at most this many thresholds from one decision, so that it can come back
 
 
 @dataclass(slots=True)
@@ -84,68 +85,79 @@ class MachineWatch:
     ) -> None:
         self.machine = machine
         self._sensor_of = {index: channels[index].sensor for index in machine.roles.values()}
+        self._role_channels = np.array(list(machine.roles.values()), np.intp)
         self.bundle = bundle
         self.budget = budget
-        self._decision = decision
-        self._false_alarms_per_month = false_alarms_per_month
         self._diagnosis = diagnosis
         features = machine.features
-        self._transforms = tuple(column.transform for column in features.columns)
-        self._learner = Learner(machine.spec.learn_windows, self._transforms, machine.scale_floors)
+        self._cores = Cores(features.plan_at)
         shipped = {
-            key: kept.as_baseline(machine.features.digest)
+            key: kept.as_baseline(features.digest)
             for key, kept in bundle.manifest.baselines.get(machine.tag, {}).items()
         }
-        saved = {
-            key: baseline for key, baseline in (baselines or {}).items() if baseline.digest == machine.features.digest
-        }
-        self._cores = Cores(features.plan_at)
-        known = next(iter([*saved.values(), *shipped.values()]), None)
-        self._take_envelope_band(known.envelope_band_hz if known is not None else None)
-        self.baselines: dict[str, Baseline] = {
-            key: baseline
-            for key, baseline in {**shipped, **saved}.items()
-            if baseline.envelope_band_hz
-            == self._envelope_band_hz  # measured in another band, it is no normal of this one
-        }
-        undecided = known is None and features.n_samples > 0
-        self._kurtogram = Kurtogram(features.n_samples, features.sample_rate_hz) if undecided else None
-        self._tracker = ConditionTracker(k=decision.k, m=decision.m, off_delay_s=decision.off_delay_s)
+        self.learning = Learning(machine, {**shipped, **(baselines or {})}, self._cores)
+        self._scorer = Scorer(bundle, self.learning.transforms, decision, false_alarms_per_month)
+        self._alarm = ModelAlarm(decision)
+        self._baseline_check = BaselineCheck(features, decision.k, decision.m)
+        self._new_baseline = ""  # the condition that says so, while it stands
         self._limits = LimitWatch(machine.profile.limits)
-        self._sick_mm_s = machine.profile.zone_bc_mm_s * math.sqrt(N_AXES)
-        self._sick = Limit(name=NOT_LEARNED, channel="velocity_rms_mm_s", fault="high_vibration", above=self._sick_mm_s)
-        self._sick_tracker = ConditionTracker(k=decision.k, m=decision.m)
+        self._outlook = Outlook(
+            machine.profile.limits, {BURST_VELOCITY: math.sqrt(N_AXES) * machine.profile.zone_cd_mm_s}
+        )
+        self._day_one = ConditionTracker(k=decision.k, m=decision.m)
+        self._although_sick = False
+        plate = machine.nameplate
+        rule = machine.profile.state
+        told_by = (rule.speed_channel, rule.power_channel, rule.current_channel, *rule.vibration_channels)
+        self._told_by_tags = machine.spec.assume_running or any(channel in machine.roles for channel in told_by)
         self._states = StateTracker(
-            machine.state_rule, machine.nameplate.rated_speed_rpm, assume_running=machine.spec.assume_running
+            machine.state_rule,
+            plate.rated_speed_rpm,
+            assume_running=machine.spec.assume_running,
+            rated_current_a=plate.data.rated_current_a or math.nan,
         )
         self._tag_statistics = [
             (name, statistic, machine.roles[channel])
             for name, (channel, statistic) in features.statistics.items()
             if channel in machine.roles
         ]
+        self.judged_channels = frozenset(channel for _, _, channel in self._tag_statistics)
         self._point = OperatingPoint()  # of the last vector
         self._burst_before: list[Record] = []  # packed: an alarm carries it too
-        self._smoothed: F32 | None = None
-        self._smoothed_ns = 0
-        self._cadence = Cadence()
         self._decided_ns: int | None = None
-        self._told: set[str] = set()  # causes that the standing alarm has named
-        self._candidate, self._n_candidate = "", 0
+        self._stands_for_s = 0.0  # the last decision
+        self.rate = AlarmRate()  # since the agent was started
         self.state = OperatingState(Mode.UNKNOWN)
         self.last_score: Score | None = None
         self.last_values: dict[str, float] = {}
         self._from_windows: dict[str, float] = {}
 
     # ------------------------------------------------------------------ what comes in
-    def on_tags(self, tags: TagBank, muted: frozenset[str], monotonic_ns: int, utc_ns: int) -> Findings:
-        """After a block of one of its sensors: state and limits; and the verdict, when no burst brings it."""
+    def on_tags(
+        self,
+        tags: TagBank,
+        muted: frozenset[str],
+        monotonic_ns: int,
+        utc_ns: int,
+        waits: bool = False,
+    ) -> Findings:
+        """After a block of one of its sensors: state and limits; and the verdict, when no burst brings it.
+
+        Args: muted: sensors that are not believed. waits: no verdict now, because it is not known yet whose step was seen.
+        """
         found = Findings()
         values = self._current_values(tags, muted)
         self.last_values = {**values, **self._from_windows}
         point = self.operating_point(tags, monotonic_ns)
-        self.state = self._states.step(point.shaft_speed_rpm, point.active_power_kw, monotonic_ns)
+        self.state = self._states.step(
+            point.shaft_speed_rpm,
+            point.active_power_kw,
+            monotonic_ns,
+            current_a=values.get(self.machine.profile.state.current_channel, math.nan),
+            vibration_floors=self._vibration_floors(values),
+        )
         self._check_limits(values, monotonic_ns, utc_ns, found)
-        if not self.machine.burst_sensors and self._is_due(monotonic_ns):
+        if not self.machine.burst_sensors and not waits and self._is_due(monotonic_ns):
             self._judge(None, tags, muted, monotonic_ns, utc_ns, found)
         return found
 
@@ -155,7 +167,8 @@ class MachineWatch:
         if self.budget.level >= Level.LIMITS_ONLY:
             self.budget.count_shed("window")
             return found
-        self._look_for_envelope_band(window)
+        if self.state.mode is Mode.RUNNING:
+            self.learning.look_for_envelope_band(window)
         self._judge(window, tags, muted, window.arrived_monotonic_ns, utc_ns, found)
         self._keep_burst(window, found)
         return found
@@ -167,6 +180,13 @@ class MachineWatch:
             found.records += self._burst_before + burst
             burst = []
         self._burst_before = burst
+
+    @property
+    def runs(self) -> bool | None:
+        """Whether it runs; None where nobody tells. Signals that contradict each other are no standstill."""
+        if self.state.mode is Mode.UNKNOWN:
+            return True if self._states.contradicts else None
+        return self.state.mode is Mode.RUNNING
 
     def operating_point(self, tags: TagBank, monotonic_ns: int) -> OperatingPoint:
         """Under what its bursts are taken now: speed, supply frequency and power; NaN where none tells."""
@@ -193,13 +213,15 @@ class MachineWatch:
         started = perf_counter()
         vector = self._vector(window, tags, muted, monotonic_ns, utc_ns)
         self.budget.record("features", perf_counter() - started)
-        score = self._score(vector, monotonic_ns, found)
         if window is not None:
-            self._note_velocity(vector)
+            vector = self._note_velocity(vector)
+        score = self._score(vector, window, found)
         found.records.append(self._feature_record(vector, score, window))
         started = perf_counter()
-        self._decide(vector, score, monotonic_ns, utc_ns, found)
+        self._decide(vector, score, window, found)
         self.budget.record("decision", perf_counter() - started)
+        if score is not None:
+            self._run_in(vector, found)
 
     def _vector(
         self, window: Window | None, tags: TagBank, muted: frozenset[str], monotonic_ns: int, utc_ns: int
@@ -215,177 +237,182 @@ class MachineWatch:
             digest=self.machine.features.digest,
             utc_ns=window.utc_ns if window is not None else utc_ns,
             arrived_monotonic_ns=monotonic_ns,
+            covariates=covariates_of(
+                self.machine.profile.state, self.last_values, self.machine.roles, self._point.shaft_speed_rpm
+            ),
         )
 
-    def _score(self, vector: FeatureVector, monotonic_ns: int, found: Findings) -> Score | None:
+    def _score(self, vector: FeatureVector, window: Window | None, found: Findings) -> Score | None:
         """The score where there is a baseline for this state; else learn, when the machine may be learned from."""
         if vector.state.mode is not Mode.RUNNING:
-            self._smoothed = None
+            self._scorer.pause()
             return None
-        self._cadence.tick(vector.arrived_monotonic_ns)
-        baseline = self.baselines.get(vector.state.key)
+        self._stands_for_s = self._scorer.cadence.tick(vector.arrived_monotonic_ns)
+        baseline = self.learning.baseline_of(vector.state)
         if baseline is None:
-            self._learn(vector, found)
+            self._learn(vector, window, found)
             return None
         if self.budget.level >= Level.NO_MODEL:
             self.budget.count_shed("score")
             return None
         started = perf_counter()
-        score = self._scored(vector, baseline, monotonic_ns)
+        score = self._scorer.score(vector, baseline)
         self.budget.record("inference", perf_counter() - started)
-        self.last_score = score
+        self.last_score = score or self.last_score
         return score
 
-    def _scored(self, vector: FeatureVector, baseline: Baseline, monotonic_ns: int) -> Score | None:
-        z, judged = baseline.refer(vector.values, vector.present, self._transforms)
-        n_known = int(np.isfinite(baseline.location).sum())
-        if judged.sum() < MIN_SHARE_PRESENT * n_known:
-            return None
-        _, contributions = self.bundle.score(z, judged.astype(np.float32))
-        threshold = baseline.reference_score * self._threshold_factor()
-        contributions = self._smooth(contributions, threshold, monotonic_ns)
-        return Score(
-            machine=self.machine.tag,
-            value=float(contributions.sum()),
-            threshold=threshold,
-            contributions=contributions,
-            deviations=z,
-            present=judged,
-            utc_ns=vector.utc_ns,
-        )
-
-    def _smooth(self, contributions: F32, threshold: float, monotonic_ns: int) -> F32:
-        """Exponential average of the contributions where the site asks for it; one excursion counts for a bounded amount."""
-        if self._decision.smooth_s <= 0:
-            return contributions
-        total = float(contributions.sum())
-        limited = contributions * min(1.0, EXCURSION_LIMIT * threshold / total) if total > 0 else contributions
-        self._smoothed = _averaged(
-            self._smoothed, limited, (monotonic_ns - self._smoothed_ns) / 1e9, self._decision.smooth_s
-        )
-        self._smoothed_ns = monotonic_ns
-        return self._smoothed
-
-    def _threshold_factor(self) -> float:
-        """How many times its upper normal score a healthy machine may reach within the site's budget of false alarms."""
-        if self._decision.threshold_factor is not None:
-            return self._decision.threshold_factor
-        per_month = MONTH_S / self._cadence.interval_s
-        k, m = self._decision.k, self._decision.m
-        probability = probability_per_decision(self._false_alarms_per_month, per_month, k, m)
-        return self.bundle.manifest.tail.quantile(probability)
-
     # ------------------------------------------------------------------ learning
-    def _take_envelope_band(self, band_hz: tuple[float, float] | None) -> None:
-        self._envelope_band_hz = band_hz
-        self._cores.change(partial(self.machine.features.plan_at, envelope_band_hz=band_hz))
-
-    def _look_for_envelope_band(self, window: Window) -> None:
-        """The first windows of a running machine say where it rings; where they do, learning begins anew in that band.
-
-        Once in a machine's life: the band is kept with its baselines, and with it what "normal" means.
-        """
-        if self._kurtogram is None or window.clipped or self.state.mode is not Mode.RUNNING:
+    def _learn(self, vector: FeatureVector, window: Window | None, found: Findings) -> None:
+        if not vector.present.any() or self._is_sick(vector, window, found):
             return
-        if window.samples.shape[1] != self.machine.features.n_samples or not np.isfinite(window.samples).all():
-            return
-        self._kurtogram.add(window.samples)
-        if len(self._kurtogram) < BAND_WINDOWS * len(window.samples):
-            return
-        band_hz = self._kurtogram.band_hz()
-        self._kurtogram = None
-        if band_hz is not None:
-            self._take_envelope_band(band_hz)
-            self._learner.forget()
+        learned = self.learning.offer(vector, self._scorer.reference)
+        if learned is not None:
+            if self._day_one.end():  # learned although it is sick, because a person said so
+                found.ended.append(DAY_ONE)
+            found.baselines.append(learned)
+            found.records.append(self._baseline_record(vector.utc_ns, "learned", *learned))
 
-    def _learn(self, vector: FeatureVector, found: Findings) -> None:
-        if not vector.present.any() or self._is_sick(vector, found):
-            return
-        complete = self._learner.offer(vector)
-        if complete is None:
-            return
-        self._kurtogram = None  # from here on there is a normal, in the band that it was measured in
-        baseline = self._learner.fit(complete)
-        baseline = replace(
-            baseline,
-            reference_score=self._reference(complete, baseline),
-            envelope_band_hz=self._envelope_band_hz,
-        )
-        self.baselines[vector.state.key] = baseline
-        found.baselines.append((vector.state.key, baseline))
+    def _run_in(self, vector: FeatureVector, found: Findings) -> None:
+        kept = self.learning.follow(vector, self._stands_for_s)
+        if kept is not None:
+            found.baselines.append(kept)
+            found.records.append(self._baseline_record(vector.utc_ns, "run_in", *kept))
 
-    def _reference(self, vectors: list[FeatureVector], baseline: Baseline) -> float:
-        """The upper normal score: of the learning windows, scored and smoothed just as later ones will be."""
-        smoothed: F32 | None = None
-        previous_ns, scores = 0, []
-        for vector in vectors:
-            z, judged = baseline.refer(vector.values, vector.present, self._transforms)
-            _, contributions = self.bundle.score(z, judged.astype(np.float32))
-            if self._decision.smooth_s > 0:
-                elapsed_s = (vector.arrived_monotonic_ns - previous_ns) / 1e9
-                smoothed = _averaged(smoothed, contributions, elapsed_s, self._decision.smooth_s)
-                contributions = smoothed
-            previous_ns = vector.arrived_monotonic_ns
-            scores.append(float(contributions.sum()))
-        self._smoothed, self._smoothed_ns = smoothed, previous_ns
-        floor = reference_floor(self.bundle.manifest.healthy_contributions, np.isfinite(baseline.location))
-        return reference_score(np.asarray(scores), floor)
-
-    def _is_sick(self, vector: FeatureVector, found: Findings) -> bool:
-        """Zone C or D may not become normal: nothing is learned, and an alarm says so on the first day."""
-        velocity_mm_s = self._column_value(vector, VELOCITY)
-        bound = self._sick_mm_s
-        if velocity_mm_s is None:
-            return False
-        change = self._sick_tracker.step(velocity_mm_s - bound, vector.arrived_monotonic_ns, vector.utc_ns)
-        if change is Change.RAISED:
-            onset_utc_ns, standing_s = self._sick_tracker.onset_utc_ns, self._sick_tracker.standing_s
-            limit = LimitChange(self._sick, change, velocity_mm_s, bound, None, onset_utc_ns, standing_s)
-            found.began.append(self._limit_condition(f"limit:{NOT_LEARNED}", limit))
+    def _is_sick(self, vector: FeatureVector, window: Window | None, found: Findings) -> bool:
+        """What absolute physics calls bad may not become normal: nothing is learned, and an alarm says so on the first day."""
+        explained = self._diagnosis.of_day_one(self.machine, vector, self._point, self._bursts(window))
+        excess = -1.0 if explained is None else 1.0
+        change = self._day_one.step(excess, vector.arrived_monotonic_ns, vector.utc_ns)
+        if change is Change.RAISED and explained is not None:
+            found.began.append(
+                Condition(
+                    machine=self.machine.tag,
+                    name=DAY_ONE,
+                    alarm_class=AlarmClass.MODEL,
+                    severity=explained.severity,
+                    onset_utc_ns=self._day_one.onset_utc_ns,
+                    explanation=replace(explained.explanation, operating_state=vector.state.key),
+                    standing_s=self._day_one.standing_s,
+                )
+            )
         elif change is Change.CLEARED:
-            found.ended.append(f"limit:{NOT_LEARNED}")
-        return velocity_mm_s > bound
+            found.ended.append(DAY_ONE)
+        bad = explained is not None and explained.severity in (Severity.HIGH, Severity.CRIT)
+        return bad and not self._although_sick
+
+    def relearn(self, reason: str, although_sick: bool, utc_ns: int) -> Findings:
+        """A person says that this machine, its sensor or its mount is not what it was: a new normal is learned.
+
+        Args: although_sick: learn even a machine that absolute physics calls bad.
+        """
+        found = Findings()
+        if self._alarm.end():
+            found.ended.append(MODEL_CONDITION)
+        if self._new_baseline:
+            found.ended.append(self._new_baseline)
+        self._new_baseline = ""
+        self._baseline_check.forget()
+        if self._day_one.end():
+            found.ended.append(DAY_ONE)
+        self._although_sick = although_sick
+        self.learning.forget()
+        self._scorer.forget()
+        self._outlook.forget()
+        self.last_score = None
+        found.records.append(self._baseline_record(utc_ns, "relearn", "", None, reason))
+        return found
+
+    def _baseline_record(
+        self, utc_ns: int, what: str, state: str, baseline: Baseline | None, reason: str = ""
+    ) -> Record:
+        body = {
+            "what": what,
+            "state": state,
+            "n_windows": baseline.n_windows if baseline else 0,
+            "reason": reason,
+            "although_sick": self._although_sick,
+        }
+        return Record("baseline", self.machine.tag, utc_ns, body, urgent=True)
 
     # ------------------------------------------------------------------ conditions
-    def _decide(
-        self, vector: FeatureVector, score: Score | None, monotonic_ns: int, utc_ns: int, found: Findings
-    ) -> None:
-        excess = score.value - score.threshold if score is not None else None
-        change = self._tracker.step(excess, monotonic_ns, vector.utc_ns)
-        if change is Change.CLEARED:
-            self._told.clear()
+    def _decide(self, vector: FeatureVector, score: Score | None, window: Window | None, found: Findings) -> None:
+        def explain() -> Explained:
+            assert score is not None
+            explained = self._explain(vector, score, window)
+            return replace(explained, explanation=replace(explained.explanation, forecast=self._outlook.forecast()))
+
+        score = self._unless_new_baseline(vector, score if self.learning.may_raise(vector.state) else None, found)
+        self.rate.watched_s += self._stands_for_s if score is not None else 0.0
+        stood = self._alarm.standing
+        if stood and score is not None:
+            self._outlook.step({**self.last_values, **self._from_windows}, self._normals(), vector.arrived_monotonic_ns)
+        told = self._alarm.step(score, vector.arrived_monotonic_ns, vector.utc_ns, explain)
+        self.rate.n_alarms += self._alarm.standing and not stood
+        if told is Change.CLEARED:
+            self._outlook.forget()
             found.ended.append(MODEL_CONDITION)
-        elif score is not None and (change is Change.RAISED or self._shows_another_cause(vector, score)):
-            self._raise_model(vector, score, found)
+        elif isinstance(told, Explained):
+            found.began.append(self._model_condition(vector, told))
 
-    def _shows_another_cause(self, vector: FeatureVector, score: Score) -> bool:
-        """A standing alarm is told again when a clear cause that it has not named yet leads in k decisions in a row."""
-        if not self._tracker.standing or score.value <= score.threshold:
-            return False
-        cause = self._explain(vector, score).clear_cause
-        self._n_candidate = self._n_candidate + 1 if cause == self._candidate else 1
-        self._candidate = cause
-        return cause != "" and cause not in self._told and self._n_candidate >= self._decision.k
+    def _unless_new_baseline(self, vector: FeatureVector, score: Score | None, found: Findings) -> Score | None:
+        """The score, or None where the baseline is no more this machine's own: then nothing is said of its health.
 
-    def _raise_model(self, vector: FeatureVector, score: Score, found: Findings) -> None:
-        explained = self._explain(vector, score)
-        if explained.clear_cause:
-            self._told.add(explained.clear_cause)
-        condition = Condition(
+        Asked as long as no alarm stands: what was called a fault stays one.
+        """
+        if score is None or self._alarm.standing:
+            return score
+        baseline = self.learning.baseline_of(vector.state)
+        assert baseline is not None  # what was scored has one
+        check = self._baseline_check
+        known = np.isfinite(baseline.location)
+        novelty = check.step(score.deviations, score.present, known, baseline.scale, score.value > score.threshold)
+        if novelty is not None and not self._new_baseline:
+            self._new_baseline = f"{NEW_BASELINE}{novelty.kind}"
+            found.began.append(self._new_baseline_condition(vector, score, baseline, novelty))
+        elif self._new_baseline and not check.standing:
+            found.ended.append(self._new_baseline)
+            self._new_baseline = ""
+        return None if check.standing else score
+
+    def _new_baseline_condition(
+        self, vector: FeatureVector, score: Score, baseline: Baseline, novelty: Novelty
+    ) -> Condition:
+        moved = (*novelty.falls, *novelty.rises)
+        explanation = self._diagnosis.of_new_baseline(
+            self.machine, novelty.kind, vector, score, baseline, self._point, moved
+        )
+        return Condition(
+            machine=self.machine.tag,
+            name=self._new_baseline,
+            alarm_class=AlarmClass.SENSOR,
+            severity=Severity.NO_DATA,
+            onset_utc_ns=vector.utc_ns,
+            explanation=replace(explanation, operating_state=vector.state.key),
+        )
+
+    def _model_condition(self, vector: FeatureVector, explained: Explained) -> Condition:
+        return Condition(
             machine=self.machine.tag,
             name=MODEL_CONDITION,
             alarm_class=AlarmClass.MODEL,
             severity=explained.severity,
-            onset_utc_ns=self._tracker.onset_utc_ns,
+            onset_utc_ns=self._alarm.onset_utc_ns,
             explanation=replace(explained.explanation, operating_state=vector.state.key),
             model={"name": self.bundle.manifest.name, "version": self.bundle.manifest.version},
-            standing_s=self._tracker.standing_s,
+            standing_s=self._alarm.standing_s,
         )
-        found.began.append(condition)
 
-    def _explain(self, vector: FeatureVector, score: Score) -> Any:
-        baseline = self.baselines[vector.state.key]
-        return self._diagnosis.of_score(self.machine, vector, score, baseline, self._point)
+    def _explain(self, vector: FeatureVector, score: Score, window: Window | None) -> Explained:
+        baseline = self.learning.baseline_of(vector.state)
+        assert baseline is not None  # what was scored has one
+        return self._diagnosis.of_score(self.machine, vector, score, baseline, self._point, self._bursts(window))
+
+    def _bursts(self, window: Window | None) -> tuple[Window, ...]:
+        """This burst and the one before it: what a second opinion on a bearing is asked for."""
+        if window is None:
+            return ()
+        before = window_of(self._burst_before, self._point) if self._burst_before else None
+        return (window,) if before is None else (before, window)
 
     def _check_limits(self, values: Mapping[str, float], monotonic_ns: int, utc_ns: int, found: Findings) -> None:
         running = {Mode.UNKNOWN: None}.get(self.state.mode, self.state.mode is Mode.RUNNING)
@@ -410,12 +437,12 @@ class MachineWatch:
     # ------------------------------------------------------------------ small parts
     def _current_values(self, tags: TagBank, muted: frozenset[str]) -> dict[str, float]:
         """The machine's channels by role, as far as their last value is good and their sensor is believed."""
-        good = {
-            role: tags.latest(index)
-            for role, index in self.machine.roles.items()
-            if self._sensor_of[index] not in muted
+        values = tags.latest_of(self._role_channels).tolist()
+        return {
+            role: value
+            for (role, index), value in zip(self.machine.roles.items(), values, strict=True)
+            if not math.isnan(value) and not (muted and self._sensor_of[index] in muted)
         }
-        return {role: value for role, value in good.items() if value is not None}
 
     def _statistics(self, tags: TagBank, muted: frozenset[str], monotonic_ns: int) -> dict[str, tuple[float, bool]]:
         """What the columns read of the machine's channels, by name; a muted sensor's are not usable.
@@ -430,21 +457,27 @@ class MachineWatch:
         }
 
     def _normals(self) -> dict[str, float]:
-        baseline = self.baselines.get(self.state.key)
+        baseline = self.learning.baseline_of(self.state)
         if baseline is None:
             return {}
         columns = zip(self.machine.features.columns, baseline.normal.tolist(), strict=True)
-        return {
-            column.quantity: normal for column, normal in columns if column.channel != "burst" and math.isfinite(normal)
+        normals = {
+            column.channel: normal for column, normal in columns if column.feature in LEVELS and math.isfinite(normal)
         }
+        names = self.machine.features.names
+        if VELOCITY in names and math.isfinite(normal := float(baseline.normal[names.index(VELOCITY)])):
+            normals[BURST_VELOCITY] = normal
+        return normals
 
-    def hold(self, condition: str, onset_utc_ns: int, cause: str) -> None:
+    def hold(self, condition: str, onset_utc_ns: int, cause: str, severity: Severity) -> None:
         """Take up a condition that stood before a restart, and what it was called."""
         if condition == MODEL_CONDITION:
-            self._tracker.hold(onset_utc_ns)
-            self._told.add(cause)
-        elif condition == f"limit:{NOT_LEARNED}":
-            self._sick_tracker.hold(onset_utc_ns)
+            self._alarm.hold(onset_utc_ns, cause, severity)
+        elif condition == DAY_ONE:
+            self._day_one.hold(onset_utc_ns)
+        elif condition.startswith(NEW_BASELINE):
+            self._new_baseline = condition
+            self._baseline_check.hold()
         elif condition.startswith("limit:"):
             self._limits.hold(condition.removeprefix("limit:"), onset_utc_ns)
 
@@ -454,25 +487,29 @@ class MachineWatch:
         self._decided_ns = monotonic_ns
         return True
 
-    def _note_velocity(self, vector: FeatureVector) -> None:
-        velocity_mm_s = self._column_value(vector, VELOCITY)
-        if velocity_mm_s is not None:
-            self._from_windows["velocity_rms_mm_s"] = velocity_mm_s
-
-    def _column_value(self, vector: FeatureVector, name: str) -> float | None:
+    def _note_velocity(self, vector: FeatureVector) -> FeatureVector:
+        """The burst's velocity is a value of the machine like any other; where nothing else tells, its state comes from it."""
         names = self.machine.features.names
-        at = names.index(name) if name in names else -1
-        return float(vector.values[at]) if at >= 0 and vector.present[at] else None
+        at = names.index(VELOCITY) if VELOCITY in names else -1
+        if at < 0 or not vector.present[at]:
+            return vector
+        velocity_mm_s = float(vector.values[at])
+        self._from_windows[BURST_VELOCITY] = velocity_mm_s
+        if self._told_by_tags:
+            return vector
+        floors = velocity_mm_s / FLOOR_OF_UNIT["mm_s"]
+        nan = math.nan
+        self.state = self._states.step(nan, nan, vector.arrived_monotonic_ns, vibration_floors=floors)
+        return replace(vector, state=self.state)
+
+    def _vibration_floors(self, values: Mapping[str, float]) -> float:
+        """The first of its vibration channels that says something, over the least that a running machine has."""
+        own = [channel for channel in self.machine.profile.state.vibration_channels if channel in values]
+        return values[own[0]] / FLOOR_OF_UNIT[suffix_of(own[0])] if own else math.nan
 
     def refused(self) -> Mapping[str, int]:
         """Windows that gave no features, by reason (clipped, wrong rate, ...)."""
         return self._cores.refused
-
-    def learning(self) -> float | None:
-        """Share learned of the present state's baseline; None once it has one or when it does not run."""
-        if self.state.mode is not Mode.RUNNING or self.state.key in self.baselines:
-            return None
-        return self._learner.progress().get(self.state.key, 0.0)
 
     def _feature_record(self, vector: FeatureVector, score: Score | None, window: Window | None) -> Record:
         point = self._point
@@ -489,30 +526,19 @@ class MachineWatch:
                 "shaft_speed_rpm": _number(point.shaft_speed_rpm),
                 "active_power_kw": _number(point.active_power_kw),
                 "line_frequency_hz": _number(point.line_frequency_hz),
+                "load": _number(vector.covariates.load),
+                "ambient_degc": _number(vector.covariates.ambient_degc),
                 **dict(
-                    zip(("envelope_low_hz", "envelope_high_hz"), self._envelope_band_hz or (None, None), strict=True)
+                    zip(
+                        ("envelope_low_hz", "envelope_high_hz"),
+                        self.learning.envelope_band_hz or (None, None),
+                        strict=True,
+                    )
                 ),
             },
             "speed_source": self._cores.speed_source if window is not None else None,
         }
         return Record("feature", vector.machine, vector.utc_ns, body, arrived_monotonic_ns=vector.arrived_monotonic_ns)
-
-
-@dataclass(slots=True)
-class Cadence:
-    """How often a machine is judged, measured while it learns: the median of the last intervals."""
-
-    _intervals_s: deque[float] = field(default_factory=lambda: deque(maxlen=64))
-    _last_ns: int | None = None
-
-    def tick(self, monotonic_ns: int) -> None:
-        if self._last_ns is not None and monotonic_ns > self._last_ns:
-            self._intervals_s.append((monotonic_ns - self._last_ns) / 1e9)
-        self._last_ns = monotonic_ns
-
-    @property
-    def interval_s(self) -> float:
-        return float(np.median(self._intervals_s)) if self._intervals_s else 600.0
 
 
 def burst_records(window: Window) -> list[Record]:
@@ -536,13 +562,22 @@ def burst_records(window: Window) -> list[Record]:
     return records
 
 
-def _averaged(before: F32 | None, now: F32, elapsed_s: float, tau_s: float) -> F32:
-    """Exponential average at irregular times; a gap counts for at most one time constant."""
-    if before is None:
-        return now
-    gain = 1.0 - math.exp(-min(max(elapsed_s, 0.0), tau_s) / tau_s)
-    moved: F32 = before + np.float32(gain) * (now - before)
-    return moved
+def window_of(records: Sequence[Record], point: OperatingPoint) -> Window:
+    """The inverse of `burst_records`, for one burst's axes."""
+    bodies: list[Any] = [record.payload for record in records]
+    samples = [np.frombuffer(body["samples"], "<i2") * np.float32(body["scale_m_s2"]) for body in bodies]
+    first, record = bodies[0], records[0]
+    return Window(
+        machine=record.machine,
+        sensor=first["sensor"],
+        axes=tuple(body["axis"] for body in bodies),
+        samples=np.stack(samples),
+        sample_rate_hz=first["sample_rate_hz"],
+        burst_id=first["burst_id"],
+        utc_ns=record.utc_ns,
+        arrived_monotonic_ns=record.arrived_monotonic_ns,
+        point=point,
+    )
 
 
 def _number(value: float) -> float | None:

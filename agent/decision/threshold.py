@@ -139,15 +139,27 @@ class ConditionTracker:
     Args:
         k, m: exceedances needed among the last m decisions. on_delay_s: and for how long without a break.
         off_delay_s: how long the value must be back, by `deadband`, before the condition clears.
+        refractory_s: a condition that comes back within so long after it cleared is the same one that comes and goes: it
+            clears only after so long.
     """
 
     def __init__(
-        self, *, k: int = 1, m: int = 1, on_delay_s: float = 0.0, off_delay_s: float = 0.0, deadband: float = 0.0
+        self,
+        *,
+        k: int = 1,
+        m: int = 1,
+        on_delay_s: float = 0.0,
+        off_delay_s: float = 0.0,
+        deadband: float = 0.0,
+        refractory_s: float = 0.0,
     ) -> None:
         self._persistence = Persistence(k, m)
         self._on_delay_ns = round(on_delay_s * _NS)
         self._off_delay_ns = round(off_delay_s * _NS)
+        self._refractory_ns = round(refractory_s * _NS)
         self._deadband = deadband
+        self._cleared_ns: int | None = None
+        self._returned = False  # within the refractory time
         self._since_ns: int | None = None  # exceeding, while not standing; back to normal, while standing
         self._onset = Moment(0, 0)
         self.standing = False
@@ -176,6 +188,13 @@ class ConditionTracker:
         """Take up a condition that stood before a restart."""
         self.standing, self._onset, self._since_ns = True, Moment(onset_utc_ns, 0), None
 
+    def end(self) -> bool:
+        """Whatever stood is over, because what it was measured against is. Gives whether it stood."""
+        stood = self.standing
+        self._quieten()
+        self._cleared_ns = None
+        return stood
+
     def _step_quiet(self, excess: float, monotonic_ns: int, utc_ns: int) -> Change | None:
         now = Moment(utc_ns, monotonic_ns)
         if not self._persistence.step(excess > 0, now):
@@ -188,6 +207,7 @@ class ConditionTracker:
             return None
         self.standing, self.standing_s = True, (monotonic_ns - self._onset.monotonic_ns) / _NS
         self._since_ns = None
+        self._returned = self._cleared_ns is not None and monotonic_ns - self._cleared_ns < self._refractory_ns
         return Change.RAISED
 
     def _step_standing(self, excess: float, monotonic_ns: int) -> Change | None:
@@ -196,11 +216,16 @@ class ConditionTracker:
             return None
         if self._since_ns is None:
             self._since_ns = monotonic_ns
-        if monotonic_ns - self._since_ns < self._off_delay_ns:
+        off_delay_ns = max(self._off_delay_ns, self._refractory_ns) if self._returned else self._off_delay_ns
+        if monotonic_ns - self._since_ns < off_delay_ns:
             return None
-        self.standing, self._since_ns = False, None
-        self._persistence = Persistence(self._persistence.k, self._persistence.m)
+        self._quieten()
+        self._cleared_ns = monotonic_ns
         return Change.CLEARED
+
+    def _quieten(self) -> None:
+        self.standing, self._since_ns, self._returned = False, None, False
+        self._persistence = Persistence(self._persistence.k, self._persistence.m)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +247,12 @@ class LimitWatch:
     def __init__(self, limits: Sequence[Limit]) -> None:
         self._limits = tuple(limits)
         self._trackers = [
-            ConditionTracker(on_delay_s=limit.on_delay_s, off_delay_s=limit.off_delay_s, deadband=limit.deadband)
+            ConditionTracker(
+                on_delay_s=limit.on_delay_s,
+                off_delay_s=limit.off_delay_s,
+                deadband=limit.deadband,
+                refractory_s=limit.refractory_s,
+            )
             for limit in self._limits
         ]
 
@@ -270,6 +300,9 @@ def _excess(limit: Limit, value: float, normal: float | None) -> tuple[float | N
     if limit.below_normal_ratio is not None and normal is not None and normal > 0:
         bound = limit.below_normal_ratio * normal
         bounds.append((bound - value, bound))
+    if limit.above_normal_ratio is not None and normal is not None and normal > 0:
+        bound = limit.above_normal_ratio * normal
+        bounds.append((value - bound, bound))
     if not bounds or math.isnan(value):
         return None, bounds[0][1] if bounds else math.nan
     return max(bounds)

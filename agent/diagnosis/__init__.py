@@ -1,271 +1,52 @@
-"""From a score to a likely fault: the catalogue read as a table, causes ranked with an honest "unknown" among them.
+"""Why an alarm stands and what to do about it: scores, limits, sensor faults and first looks explained to people.
 
-Each fault collects evidence: how far a column deviates in the direction that the fault moves it, on a logarithmic scale
-that begins at the catalogue's minimum, times the catalogue's weight. A softmax over all faults and an explicit
-competitor "unknown" makes confidences of it, so that weak or contradictory evidence names no fault (below 60 % the
-message says what was seen instead). Pure.
+The catalogue (catalogue.toml, faults.py) is read as a table, causes are ranked with an honest "unknown" among them
+(ranking.py), the part of a bearing is judged from bursts by physics alone (bearing.py), and a machine that is already bad
+is recognised without any learned normal (day_one.py). Below 60 % the message says what was seen instead of a cause.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import as_file, files
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import Meta
 
 from agent.decision.alarm import clear_cause
 from agent.decision.sensorwatch import SensorChange
 from agent.decision.threshold import LimitChange
-from agent.features.bearings import designation_of
-from agent.vocabulary import F64, Cause, Evidence, Explanation, FeatureVector, OperatingPoint, Score, Severity
+from agent.diagnosis.bearing_evidence import is_in_question, verdict_of, with_verdict
+from agent.diagnosis.day_one import findings
+from agent.diagnosis.faults import Fault, catalogue
+from agent.diagnosis.ranking import Ranked, Shown, columns_of, faults_of, ranked, with_kin
+from agent.diagnosis.view import View, known, limits_of, normals_of, parts_of, printed_unit, quantity_of, view_of
+from agent.vocabulary import (
+    Cause,
+    Evidence,
+    Explanation,
+    FeatureVector,
+    OperatingPoint,
+    Score,
+    Severity,
+    Window,
+)
 from agent.words import Words
-from firmware_bridge.checked import Table, load
-from firmware_bridge.units import suffix_of, unit_of
 
 if TYPE_CHECKING:
     from agent.baseline import Baseline
     from agent.config import Machine
 
-MAX_STRENGTH = 4.0  # beyond 8 times the minimum, more deviation says no more
-UNKNOWN = 3.0  # what evidence has to beat: two shown columns of weight 1.5, or one of weight 2 at half as much again
-MAX_CONFIDENCE = 0.95
+__all__ = ["Diagnosis", "Explained", "View", "catalogue", "diagnose", "explain", "limits_of", "parts_of"]
+
 MIN_TOLD = 0.05
+CRITICAL_H = 24.0  # in zone D damage is being done
 SURELY_HIGH = 3.0  # an unclear deviation is high from this many times its threshold
-N_EVIDENCE = 4
+N_EVIDENCE = 3
 N_CAUSES = 3
-# What kind of quantity a column is, so that an unclear alarm sends people to the right place: by its unit's suffix, and by the
-# beginning of its name where the unit does not tell.
-QUANTITY_OF_UNIT = {
-    **dict.fromkeys(("m_s2", "mm_s", "g", "um"), "vibration"),
-    **dict.fromkeys(("bar", "kpa", "m3_h", "l_min", "m"), "hydraulic"),
-    **dict.fromkeys(("a", "v", "kw", "w", "kvar", "kva", "kwh", "nm", "wh_m3"), "electrical"),
-    **dict.fromkeys(("rpm", "hz"), "speed"),
-    **dict.fromkeys(("degc", "k"), "temperature"),
-}
-QUANTITY_OF_NAME = {
-    **dict.fromkeys(
-        ("vibration.", "spectrum.", "envelope.", "kurtosis", "crest", "peak_velocity_frequency"), "vibration"
-    ),
-    **dict.fromkeys(("power_factor", "motor_torque"), "electrical"),
-}
-
-
-class Sign(Table, frozen=True):
-    """One column's evidence for (weight above 0) or against a fault."""
-
-    column: str
-    sign: Literal["high", "low"]
-    weight: float
-    min_deviation: Annotated[float, Meta(gt=0)]
-
-    def matches(self, name: str) -> bool:
-        """Whether a column of this name is meant."""
-        return name.startswith(self.column[:-1]) if self.column.endswith("*") else name == self.column
-
-    def strength(self, deviation: float) -> float:
-        """0 up to half the minimum, 1 at it, 1 more for every doubling, at most 4."""
-        towards = deviation if self.sign == "high" else -deviation
-        if towards <= self.min_deviation / 2:
-            return 0.0
-        return min(MAX_STRENGTH, float(np.log2(towards / self.min_deviation)) + 1.0)
-
-
-class Fault(Table, frozen=True):
-    """One row of the catalogue."""
-
-    id: str
-    machines: tuple[str, ...]
-    severity: Literal["crit", "high", "low"]
-    act_within_h: Annotated[float, Meta(gt=0)]
-    must: tuple[str, ...]
-    source: str
-    evidence: tuple[Sign, ...]
-
-    def applies_to(self, machine_type: str) -> bool:
-        return any(word in self.machines for word in machine_type.split("_"))
-
-
-class Catalogue(Table, frozen=True):
-    """The whole of catalogue.toml."""
-
-    faults: tuple[Fault, ...]
-
-
-@cache
-def catalogue() -> Mapping[str, Fault]:
-    """The faults by id."""
-    with as_file(files(__name__) / "catalogue.toml") as path:
-        return {fault.id: fault for fault in load(path, Catalogue).faults}
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A sign, the column that shows it best, and how strongly."""
-
-    sign: Sign
-    column: int
-    strength: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """What is known of a machine's columns when its score is explained; arrays of shape (n_columns,).
-
-    Attributes:
-        names: as `Column.name`. words: each in words. units: as printed.
-        values: physical units, NaN where absent. normals: the learned normal, NaN where there is none.
-        limits: the value at which the machine's score would be at its threshold, NaN where there is none.
-        lines_hz: where the column's line stands, NaN where it has none.
-        parts: "bearing", "bearing_short" and "point" in words, for the fault's sentence.
-    """
-
-    names: Sequence[str]
-    words: Sequence[str]
-    units: Sequence[str]
-    values: F64
-    normals: F64
-    limits: F64
-    lines_hz: F64
-    parts: Mapping[str, str]
-
-    def evidence(self, column: int, share: float) -> Evidence:
-        """One column as a person reads it."""
-        return Evidence(
-            feature=self.names[column],
-            words=self.words[column],
-            value=float(self.values[column]),
-            normal=_known(self.normals[column]),
-            limit=_known(self.limits[column]),
-            unit=self.units[column],
-            share=share,
-            frequency_hz=_known(self.lines_hz[column]),
-        )
-
-
-def diagnose(machine_type: str, score: Score, view: View, words: Words) -> tuple[Cause, ...]:
-    """Likely faults of a machine, most likely first; empty when nothing of the catalogue fits at all.
-
-    The confidences and that of "unknown" sum to at most 1, so a lonely weak sign stays below 0.6.
-    """
-    found = [
-        (fault, _shown(fault, score, view.names)) for fault in catalogue().values() if fault.applies_to(machine_type)
-    ]
-    found = [(fault, shown) for fault, shown in found if _shows_what_it_must(fault, shown)]
-    if not found:
-        return ()
-    totals = np.array([UNKNOWN, *(_total(shown, score) for _, shown in found)])
-    likelihood = np.exp(totals - totals.max())
-    confidences = np.minimum(likelihood / likelihood.sum(), MAX_CONFIDENCE)[1:]
-    ranked = sorted(zip(confidences.tolist(), found, strict=True), key=lambda item: -item[0])
-    return tuple(
-        _cause(fault, shown, confidence, view, words)
-        for confidence, (fault, shown) in ranked[:N_CAUSES]
-        if confidence >= MIN_TOLD
-    )
-
-
-def explain(score: Score, view: View, causes: tuple[Cause, ...], words: Words) -> Explanation:
-    """The score in the machine's own columns, the named fault's first; and what to do."""
-    total = float(score.contributions[score.present].sum()) or 1.0
-    shares = np.where(score.present, score.contributions, 0.0) / total
-    named = clear_cause(Explanation((), causes, "", None, ""))
-    own = _columns_of(catalogue()[named], view.names) if named else frozenset()
-    order = sorted(np.flatnonzero(shares > 0), key=lambda column: (column not in own, -shares[column]))
-    first = [column for column in order if column in own][: N_EVIDENCE // 2]
-    rest = sorted((column for column in order if column not in first), key=lambda column: -shares[column])
-    chosen = [int(column) for column in (*first, *rest)][:N_EVIDENCE]
-    n_present = int(score.present.sum())
-    complete = n_present == len(view.names)
-    return Explanation(
-        evidence=tuple(view.evidence(column, float(shares[column])) for column in chosen),
-        causes=causes,
-        action=words.action(named, view.parts)
-        if named
-        else words.unclear_action(_leading_quantity(view.names, chosen)),
-        act_within_h=catalogue()[named].act_within_h if named else None,
-        data_quality=words.say("quality", "good" if complete else "partly", present=n_present, columns=len(view.names)),
-    )
-
-
-def quantity_of(name: str) -> str:
-    """The kind of quantity behind a column's or channel's name, a key of [unclear_action]; "" for one of no such kind."""
-    channel = name.partition(":")[0].partition("[")[0]
-    for beginning, quantity in QUANTITY_OF_NAME.items():
-        if channel.startswith(beginning):
-            return quantity
-    try:
-        return QUANTITY_OF_UNIT.get(suffix_of(channel), "")
-    except ValueError:
-        return ""
-
-
-def _leading_quantity(names: Sequence[str], chosen: Sequence[int]) -> str:
-    return quantity_of(names[chosen[0]]) if chosen else ""
-
-
-def _shown(fault: Fault, score: Score, names: Sequence[str]) -> list[_Shown]:
-    """Every sign of a fault that is measured, by the column that shows it best."""
-    shown = []
-    for sign in fault.evidence:
-        strengths = [
-            (sign.strength(float(score.deviations[column])), column)
-            for column, name in enumerate(names)
-            if score.present[column] and sign.matches(name)
-        ]
-        if strengths:
-            strength, column = max(strengths)
-            shown.append(_Shown(sign, column, strength))
-    return shown
-
-
-def _shows_what_it_must(fault: Fault, shown: Sequence[_Shown]) -> bool:
-    seen = {item.sign.column for item in shown if item.sign.weight > 0 and item.strength >= 1}
-    return set(fault.must) <= seen
-
-
-def _total(shown: Sequence[_Shown], score: Score) -> float:
-    """Evidence, and a little for how much of the score the fault explains."""
-    own = {item.column for item in shown if item.sign.weight > 0 and item.strength > 0}
-    total = float(score.contributions[score.present].sum()) or 1.0
-    share = float(sum(score.contributions[column] for column in own)) / total
-    return sum(item.sign.weight * item.strength for item in shown) + 2 * min(share, 1.0) - 1
-
-
-def _cause(fault: Fault, shown: Sequence[_Shown], confidence: float, view: View, words: Words) -> Cause:
-    speaks_for = [item for item in shown if item.sign.weight > 0 and item.strength >= 1]
-    contradicts = [item for item in shown if item.sign.weight < 0 and item.strength >= 1]
-    lacks = [item for item in shown if item.sign.weight >= 0.4 and item.strength == 0]
-    return Cause(
-        fault=fault.id,
-        words=words.fault(fault.id, view.parts),
-        confidence=round(confidence, 3),
-        evidence_for=tuple(words.evidence(view.evidence(item.column, 0.0)) for item in _strongest(speaks_for)),
-        evidence_against=(
-            *(words.evidence(view.evidence(item.column, 0.0)) for item in _strongest(contradicts)),
-            *(words.say("evidence", "as_normal", what=view.words[item.column]) for item in lacks),
-        ),
-    )
-
-
-def _strongest(items: Sequence[_Shown]) -> list[_Shown]:
-    return sorted(items, key=lambda item: -abs(item.sign.weight * item.strength))
-
-
-def _columns_of(fault: Fault, names: Sequence[str]) -> frozenset[int]:
-    """The columns that speak for a fault by themselves: those it must show."""
-    signs = [sign for sign in fault.evidence if sign.column in fault.must]
-    return frozenset(column for column, name in enumerate(names) if any(sign.matches(name) for sign in signs))
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-# ---------------------------------------------------------------------- what the machine's watch asks
+# Lines for, and as many against, the leading cause and each other one: a message is to stay about 2 kB.
+N_LINES, N_LINES_OF_OTHERS = 3, 1
+CERTAIN = 1.0  # a limit says by itself what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,18 +58,57 @@ class Explained:
     clear_cause: str
 
 
+def diagnose(machine_type: str, score: Score, view: View, words: Words) -> tuple[Cause, ...]:
+    """Likely faults of a machine, most likely first; empty when nothing of the catalogue fits at all.
+
+    Where no fault is clear but several of one kin are together, their wider name leads, with their confidence in sum.
+    """
+    found = with_kin(ranked(faults_of(machine_type), view.names, score.deviations, score.present))
+    likely = [one for one in found if one.confidence >= MIN_TOLD][:N_CAUSES]
+    return tuple(_cause(one, view, words, N_LINES_OF_OTHERS if at else N_LINES) for at, one in enumerate(likely))
+
+
+def explain(score: Score, view: View, causes: tuple[Cause, ...], words: Words) -> Explanation:
+    """The score in the machine's own columns, the named fault's first; and what to do."""
+    total = float(score.contributions[score.present].sum()) or 1.0
+    shares = np.where(score.present, score.contributions, 0.0) / total
+    named = clear_cause(Explanation((), causes, "", None, ""))
+    own = _own_columns(named, view.names)
+    by_share = sorted(np.flatnonzero(shares > 0).tolist(), key=lambda column: -shares[column])
+    first = [column for column in by_share if column in own][: N_EVIDENCE // 2]
+    chosen = [*first, *(column for column in by_share if column not in first)][:N_EVIDENCE]
+    leading = quantity_of(view.names[chosen[0]]) if chosen else ""
+    return Explanation(
+        evidence=tuple(view.evidence(column, float(shares[column])) for column in chosen),
+        causes=causes,
+        action=words.action(named, view.parts) if named else words.unclear_action(leading),
+        act_within_h=catalogue()[named].act_within_h if named else None,
+        data_quality=_data_quality(score, words),
+        tell_apart=_tell_apart(causes, words, view.parts),
+    )
+
+
 class Diagnosis:
-    """Explains scores, limits and sensor faults of machines in one language."""
+    """Explains scores, limits, sensor faults and first looks at machines in one language."""
 
     def __init__(self, words: Words) -> None:
         self._words = words
 
     def of_score(
-        self, machine: Machine, vector: FeatureVector, score: Score, baseline: Baseline, point: OperatingPoint
+        self,
+        machine: Machine,
+        vector: FeatureVector,
+        score: Score,
+        baseline: Baseline,
+        point: OperatingPoint,
+        bursts: Sequence[Window] = (),
     ) -> Explained:
-        """Why the machine's score is where it is."""
+        """Why the machine's score is where it is.
+
+        Args: bursts: the last few of its burst sensor, newest last; looked at only where a bearing is in question.
+        """
         view = self._view(machine, vector, score, baseline, point)
-        causes = diagnose(machine.profile.type, score, view, self._words)
+        causes = self._causes(machine, score, view, point, bursts)
         explanation = explain(score, view, causes, self._words)
         named = clear_cause(explanation)
         if named:
@@ -297,6 +117,54 @@ class Diagnosis:
             severity = Severity.HIGH if score.value >= SURELY_HIGH * score.threshold else Severity.LOW
         return Explained(explanation, severity, named)
 
+    def of_day_one(
+        self, machine: Machine, vector: FeatureVector, point: OperatingPoint, bursts: Sequence[Window] = ()
+    ) -> Explained | None:
+        """What is wrong for certain, by absolute physics alone: before anything is learned, and whatever was learned.
+
+        None where nothing is beyond an absolute limit; that does not say that the machine is well.
+        """
+        view = view_of(machine, vector, point, self._words)
+        found = findings(machine, view, verdict_of(machine, point, bursts), self._words)
+        if not found:
+            return None
+        causes = tuple(one.cause for one in found if one.cause is not None)[:N_CAUSES]
+        named = clear_cause(Explanation((), causes, "", None, ""))
+        explanation = Explanation(
+            evidence=tuple(one.evidence for one in found)[:N_EVIDENCE],
+            causes=causes,
+            action=self._words.action(named, view.parts)
+            if named
+            else self._words.unclear_action(quantity_of(found[0].evidence.feature)),
+            act_within_h=catalogue()[named].act_within_h if named else None,
+            data_quality=self._words.say("quality", "day_one"),
+            tell_apart=_tell_apart(causes, self._words, view.parts),
+        )
+        severity = max((one.severity for one in found), key=_RANK.index)
+        if severity is Severity.CRIT and explanation.act_within_h is not None:  # a norm's last zone leaves less time
+            explanation = replace(explanation, act_within_h=min(explanation.act_within_h, CRITICAL_H))
+        return Explained(explanation, severity, named)
+
+    def of_new_baseline(
+        self,
+        machine: Machine,
+        kind: str,
+        vector: FeatureVector,
+        score: Score,
+        baseline: Baseline,
+        point: OperatingPoint,
+        moved: Sequence[int] = (),
+    ) -> Explanation:
+        """Why what is measured now cannot be compared with what was learned, and how to confirm a new normal.
+
+        Args: kind: a key of [new_baseline]: "remounted", "another_machine" or "serviced". moved: the columns that say so.
+        """
+        view = self._view(machine, vector, score, baseline, point)
+        seen = explain(score, view, (), self._words)
+        if moved:
+            seen = replace(seen, evidence=tuple(view.evidence(column, 0.0) for column in moved))
+        return replace(seen, action=self._words.say("new_baseline_action", kind, machine=machine.tag))
+
     def of_limit(self, machine: Machine, change: LimitChange) -> Explanation:
         """Why a protective limit spoke: it says what is wrong by itself."""
         limit, parts = change.limit, parts_of(machine)
@@ -304,15 +172,15 @@ class Diagnosis:
             feature=limit.channel,
             words=self._words.channel(limit.channel),
             value=float(change.value),
-            normal=_known(change.normal) if change.normal is not None else None,
-            limit=_known(change.bound),
+            normal=known(change.normal) if change.normal is not None else None,
+            limit=known(change.bound),
             unit=printed_unit(limit.channel),
             share=1.0,
         )
         fault = catalogue().get(limit.fault)
         return Explanation(
             evidence=(seen,),
-            causes=(Cause(limit.fault, self._words.fault(limit.fault, parts), 1.0),),
+            causes=(Cause(limit.fault, self._words.fault(limit.fault, parts), CERTAIN),),
             action=self._words.action(limit.fault, parts),
             act_within_h=fault.act_within_h if fault else None,
             data_quality=self._words.say("quality", "good"),
@@ -337,59 +205,69 @@ class Diagnosis:
             data_quality=self._words.say("quality", "sensor"),
         )
 
+    def _causes(
+        self, machine: Machine, score: Score, view: View, point: OperatingPoint, bursts: Sequence[Window]
+    ) -> tuple[Cause, ...]:
+        if is_in_question(view.names, score):
+            verdict = verdict_of(machine, point, bursts)
+            if verdict is not None:
+                score, view = with_verdict(score, view, verdict, self._words)
+        return diagnose(machine.profile.type, score, view, self._words)
+
     def _view(
         self, machine: Machine, vector: FeatureVector, score: Score, baseline: Baseline, point: OperatingPoint
     ) -> View:
-        columns = machine.features.columns
-        transforms = [column.transform for column in columns]
-        return View(
-            names=machine.features.names,
-            words=[
-                self._words.column(column.name, feature.words, _band_hz(machine, column.name))
-                for column, feature in zip(columns, machine.features.features, strict=True)
-            ],
-            units=[printed_unit(column.quantity) for column in columns],
-            values=np.asarray(vector.values, np.float64),
-            normals=np.asarray(baseline.normal, np.float64),
-            limits=limits_of(score, baseline.location, baseline.scale, transforms),
-            lines_hz=np.asarray(machine.features.lines_hz(machine.nameplate, point), np.float64),
-            parts=parts_of(machine),
+        transforms = [column.transform for column in machine.features.columns]
+        return replace(
+            view_of(machine, vector, point, self._words),
+            normals=normals_of(vector, baseline, transforms),
+            limits=limits_of(score, baseline.expected(vector.covariates), baseline.scale, transforms),
         )
 
 
-def limits_of(score: Score, location: F64, scale: F64, transforms: Sequence[str]) -> F64:
-    """Where each column would stand if the whole vector were moved back until its score is at the threshold.
-
-    The score is quadratic in the deviations, so that is at sqrt(threshold / score) of each of them. Shape (n_columns,).
-    """
-    if score.value <= 0:
-        return np.full(len(transforms), np.nan)
-    at = location + scale * score.deviations * np.sqrt(score.threshold / score.value)
-    is_log = np.array([transform == "log" for transform in transforms])
-    limits: F64 = np.where(is_log, np.exp(np.clip(at, -60.0, 60.0)), at)
-    return limits
+_RANK = (Severity.INFO, Severity.LOW, Severity.HIGH, Severity.CRIT)
 
 
-def parts_of(machine: Machine) -> dict[str, str]:
-    """The machine's own parts in words: its first bearing and where its burst sensor sits."""
-    parts = {"point": machine.profile.point_name}
-    for place, bearing in machine.spec.bearings.items():
-        parts["bearing_short"] = f"{place.upper()} bearing"
-        parts["bearing"] = f"{place.upper()} bearing {designation_of(bearing)}".rstrip()
-        break
-    return parts
+def _cause(one: Ranked, view: View, words: Words, n_lines: int) -> Cause:
+    def told(items: Sequence[Shown]) -> tuple[str, ...]:
+        strongest = sorted(items, key=lambda item: -abs(item.sign.weight * item.strength))
+        columns = dict.fromkeys(item.column for item in strongest if item.sign.sign != "normal")
+        return tuple(words.evidence(view.evidence(column, 0.0)) for column in columns)
+
+    as_normal = [item.column for item in one.shown if item.sign.sign == "normal" and item.speaks_for]
+    lacking = [item.column for item in one.shown if item.lacks]
+    return Cause(
+        fault=one.fault.id,
+        words=words.fault(one.fault.id, view.parts),
+        confidence=round(one.confidence, 3),
+        evidence_for=(
+            *told([item for item in one.shown if item.speaks_for]),
+            *(words.say("evidence", "as_normal", what=view.words[column]) for column in as_normal),
+        )[:n_lines],
+        evidence_against=(
+            *told([item for item in one.shown if item.contradicts]),
+            *(words.say("evidence", "as_normal", what=view.words[column]) for column in lacking),
+        )[:n_lines],
+    )
 
 
-def printed_unit(name: str) -> str:
-    """The unit behind a number; a ratio to a floor is printed as a multiple."""
-    if name.startswith("envelope.") and name.endswith("_ratio"):
-        return "x"
-    try:
-        return unit_of(name)
-    except ValueError:
-        return ""
+def _tell_apart(causes: Sequence[Cause], words: Words, parts: Mapping[str, str]) -> str:
+    """What would tell the leading cause from the next one: of a kin, its two likeliest members."""
+    own = [cause.fault for cause in causes if catalogue().get(cause.fault, _NO_FAULT).evidence]
+    return words.tell_apart(own[0], own[1], parts) if len(own) > 1 else ""
 
 
-def _band_hz(machine: Machine, name: str) -> tuple[float, float] | None:
-    _, found, band = name.partition("[band=")
-    return machine.features.bands_hz[int(band.rstrip("]"))] if found else None
+_NO_FAULT = Fault("", "", (), "low", 1.0, "")
+
+
+def _own_columns(fault: str, names: tuple[str, ...]) -> frozenset[int]:
+    """The columns that speak for a fault by themselves: those it, or one of its kin, must show."""
+    rows = [row for row in catalogue().values() if fault and fault in (row.id, row.kin)]
+    signs = [sign for row in rows for sign in row.evidence if sign.column in row.own_columns and sign.weight > 0]
+    return frozenset(column for sign in signs for column in columns_of(sign, names))
+
+
+def _data_quality(score: Score, words: Words) -> str:
+    n_present, n_columns = int(score.present.sum()), len(score.present)
+    complete = n_present == n_columns
+    return words.say("quality", "good" if complete else "partly", present=n_present, columns=n_columns)

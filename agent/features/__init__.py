@@ -83,6 +83,8 @@ class FeatureSet:
         identity = asdict(self)
         if not self.envelope_whitened:
             del identity["envelope_whitened"]  # sets of before there was the choice are the same as ever
+        if self.tags.settled_s is None:
+            del identity["tags"]["settled_s"]  # likewise
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -262,10 +264,13 @@ def feature_set_of(profile: MachineProfile) -> FeatureSet:
         problems += [problem for key, band in bands.items() for problem in _band_problems(key, band, profile)]
     if problems:
         raise ConfigError(f"machines/{profile.type}.toml", problems)
+    times = profile.tags
+    n_rounds = min(TagPlan().n_rounds, times.n_samples)
+    tags = TagPlan(times.level_s, times.slow_s, times.n_samples, n_rounds, times.gap_s, times.settled_s)
     if burst is None:
-        return FeatureSet(columns)
+        return FeatureSet(columns, tags=tags)
     bands_hz = (burst.bands_hz, burst.envelope_band_hz, burst.velocity_band_hz)
-    return FeatureSet(columns, burst.sample_rate_hz, burst.n_samples, *bands_hz, burst.envelope_whitened)
+    return FeatureSet(columns, burst.sample_rate_hz, burst.n_samples, *bands_hz, burst.envelope_whitened, tags)
 
 
 def _column(key: str, spec: ColumnSpec, profile: MachineProfile, problems: list[Problem]) -> Column | None:

@@ -65,7 +65,7 @@ def motor_power_factor(load_ratio: float, rated_ratio: float, no_load_current_ra
     version=1,
     words="voltage unbalance",
     source="NEMA MG 1, 12.45: largest deviation from the mean of the line-to-line voltages, over the mean",
-    moved_by=("supply_unbalance",),
+    moved_by=("supply_unbalance", "phase_loss"),
     may_use=VOLTAGES,
 )
 def voltage_unbalance_pct(now: Readings, plate: Nameplate) -> float:
@@ -77,7 +77,7 @@ def voltage_unbalance_pct(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="current unbalance",
     source="NEMA MG 1, 12.45, the same formula on the phase currents",
-    moved_by=("stator_electrical", "supply_unbalance"),
+    moved_by=("stator_electrical", "supply_unbalance", "phase_loss"),
     needs=PHASE_CURRENTS,
 )
 def current_unbalance_pct(now: Readings, plate: Nameplate) -> float:
@@ -135,7 +135,7 @@ def power_factor_shift_ratio(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="slip",
     source="IEC 60034-1: (synchronous speed - speed) / synchronous speed, synchronous speed 120 f / poles",
-    moved_by=("overload", "load_loss"),
+    moved_by=("overload", "load_loss", "broken_rotor_bar"),
     needs=("shaft_speed_rpm",),
     may_use=("output_frequency_hz", "line_frequency_hz"),
 )

@@ -164,7 +164,17 @@ _SOURCE = (
     version=1,
     words="bearing band acceleration",
     source="Parseval's theorem on the Hann spectrum, band of the envelope",
-    moved_by=("lubrication", "bearing_outer_race", "bearing_inner_race", "bearing_ball_cage", "cavitation"),
+    moved_by=(
+        "lubrication",
+        "bearing_outer_race",
+        "bearing_inner_race",
+        "bearing_ball_cage",
+        "cavitation",
+        "bearing_fluting",
+        "dead_head",
+        "over_greasing",
+        "recirculation",
+    ),
     over_axes="root_sum_square",
 )
 def rms_m_s2(envelope: Envelope, column: Column) -> F64:
@@ -176,7 +186,7 @@ def rms_m_s2(envelope: Envelope, column: Column) -> F64:
     version=1,
     words="bearing band shock content",
     source="Antoni 2006, spectral kurtosis of one band, the Hann window's own part taken out; 0 for noise, -1 for a tone",
-    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
+    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage", "bearing_fluting"),
     transform="linear",
 )
 def spectral_kurtosis_ratio(envelope: Envelope, column: Column) -> F64:
@@ -188,7 +198,7 @@ def spectral_kurtosis_ratio(envelope: Envelope, column: Column) -> F64:
     version=1,
     words="outer-race envelope line",
     source=_SOURCE,
-    moved_by=("bearing_outer_race",),
+    moved_by=("bearing_outer_race", "bearing_fluting"),
     line_hz=BearingLines("bpfo"),
     n_lines=3,
 )
@@ -201,7 +211,7 @@ def bpfo_ratio(envelope: Envelope, column: Column) -> F64:
     version=1,
     words="inner-race envelope line",
     source=_SOURCE,
-    moved_by=("bearing_inner_race",),
+    moved_by=("bearing_inner_race", "bearing_fluting"),
     line_hz=BearingLines("bpfi"),
     n_lines=3,
 )
@@ -271,7 +281,14 @@ def bsf_sidebands_ratio(envelope: Envelope, column: Column) -> F64:
     version=1,
     words="hiss in step with the vanes (cavitation index)",
     source="broad-band RMS times the depth of its modulation at vane pass, as its squared envelope shows it",
-    moved_by=("cavitation", "lubrication", "bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
+    moved_by=(
+        "cavitation",
+        "lubrication",
+        "bearing_outer_race",
+        "bearing_inner_race",
+        "bearing_ball_cage",
+        "bearing_fluting",
+    ),
     over_axes="root_sum_square",
     line_hz=Nameplate.vane_pass_hz,
 )

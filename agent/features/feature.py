@@ -29,7 +29,7 @@ from agent.features.readings import Readings
 from agent.vocabulary import F32, F64, OperatingPoint
 from firmware_bridge.units import unit_of
 
-Transform = Literal["log", "linear"]
+Transform = Literal["log", "linear", "standard"]
 Floats = F32 | F64
 OverAxes = Literal["root_sum_square", "maximum"]
 OWN_UNIT = ("burst", "machine")  # channels of columns whose feature names the unit itself
@@ -65,13 +65,18 @@ class Column:
 
     @property
     def quantity(self) -> str:
-        """What its values are, by the name that ends in their unit: the feature's, or the channel's for a statistic."""
+        """What its values are, by the name that ends in their unit: the feature's, or the channel's for a statistic.
+
+        A standard column has no unit, and is no value of its channel: its own name.
+        """
+        if self.transform == "standard":
+            return self.name
         return self.feature if self.channel in OWN_UNIT else self.channel
 
     @property
     def unit(self) -> str:
         """The printed unit of the column's values."""
-        return unit_of(self.quantity)
+        return "" if self.transform == "standard" else unit_of(self.quantity)
 
     def parameter(self, name: str) -> float:
         """The value of one parameter; `feature_set_of` has made sure that it is there."""
@@ -85,6 +90,7 @@ class Feature:
     Attributes:
         id: "<family>.<name>", the name ends in the unit.
         transform: under which the healthy spread is even ("log" for what grows by factors; its values are positive).
+            "standard" is in standard deviations from its own past already: 0 is normal, and nothing is learned.
         words: what it is, for the alarm text.
         source: where the formula comes from.
         moved_by: ids of the faults that move it, most telling first.

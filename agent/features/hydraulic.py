@@ -130,7 +130,7 @@ def rated_flow_of(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="pump head",
     source="ISO 9906:2012, total head from the pressures, the velocity heads and the heights of the gauges",
-    moved_by=HEAD_FAULTS,
+    moved_by=(*HEAD_FAULTS, "dead_head", "recirculation"),
     may_use=WATER_SIDE,
 )
 def head_m(now: Readings, plate: Nameplate) -> float:
@@ -142,7 +142,16 @@ def head_m(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="pump efficiency",
     source="ISO 9906:2012, pump efficiency rho g Q H / P at the shaft",
-    moved_by=("impeller_wear", "clogged_impeller", "cavitation", "recirculation", "air_entrainment", "dry_run"),
+    moved_by=(
+        "impeller_wear",
+        "clogged_impeller",
+        "cavitation",
+        "recirculation",
+        "air_entrainment",
+        "dry_run",
+        "dead_head",
+        "overload",
+    ),
     may_use=(*WATER_SIDE, *SHAFT_POWER),
 )
 def efficiency_ratio(now: Readings, plate: Nameplate) -> float:
@@ -154,7 +163,7 @@ def efficiency_ratio(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="energy per cubic metre",
     source="ISO/ASME 14414:2019, specific energy: electric power over flow; also H / (367 * total efficiency) for water",
-    moved_by=("impeller_wear", "clogged_impeller", "recirculation"),
+    moved_by=("impeller_wear", "clogged_impeller", "recirculation", "dead_head"),
     needs=("active_power_kw",),
     may_use=FLOW,
     transform="log",
@@ -181,7 +190,15 @@ def npsh_available_m(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="suction reserve over the pump's need",
     source="ANSI/HI 9.6.1: NPSH margin ratio NPSHa / NPSH3, at least 1.1 to 1.5; NPSH3 goes with speed squared",
-    moved_by=("cavitation", "clogged_strainer", "dry_run"),
+    moved_by=(
+        "cavitation",
+        "clogged_strainer",
+        "dry_run",
+        "dead_head",
+        "recirculation",
+        "clogged_impeller",
+        "air_entrainment",
+    ),
     needs=("suction_pressure_bar", SPEED),
     may_use=(*FLOW, *LIQUID),
 )
@@ -196,7 +213,15 @@ def npsh_margin_ratio(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="flow over best flow",
     source="ANSI/HI 9.6.3: preferred region 70 to 120 % of best-efficiency flow at the same speed",
-    moved_by=("recirculation", "dead_head", "dry_run", "impeller_wear"),
+    moved_by=(
+        "recirculation",
+        "dead_head",
+        "dry_run",
+        "impeller_wear",
+        "air_entrainment",
+        "clogged_impeller",
+        "clogged_strainer",
+    ),
     needs=(SPEED,),
     may_use=FLOW,
 )
@@ -209,7 +234,7 @@ def flow_over_best_ratio(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="head referred to rated speed",
     source=AFFINITY,
-    moved_by=HEAD_FAULTS,
+    moved_by=(*HEAD_FAULTS, "dead_head", "recirculation", "clogged_strainer"),
     needs=(SPEED,),
     may_use=WATER_SIDE,
 )
@@ -223,7 +248,15 @@ def head_at_rated_speed_m(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="flow referred to rated speed",
     source=AFFINITY,
-    moved_by=("impeller_wear", "clogged_impeller", "recirculation", "dead_head", "dry_run"),
+    moved_by=(
+        "impeller_wear",
+        "clogged_impeller",
+        "recirculation",
+        "dead_head",
+        "dry_run",
+        "air_entrainment",
+        "clogged_strainer",
+    ),
     needs=(SPEED,),
     may_use=FLOW,
 )
@@ -236,7 +269,15 @@ def flow_at_rated_speed_m3_h(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="power referred to rated speed",
     source=AFFINITY,
-    moved_by=("dry_run", "dead_head", "clogged_impeller", "air_entrainment", "impeller_wear"),
+    moved_by=(
+        "dry_run",
+        "dead_head",
+        "clogged_impeller",
+        "air_entrainment",
+        "impeller_wear",
+        "overload",
+        "recirculation",
+    ),
     needs=(SPEED,),
     may_use=SHAFT_POWER,
 )
@@ -266,7 +307,7 @@ def head_residual_m(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="efficiency against the pump's curve",
     source="ISO 9906:2012 and the affinity laws: efficiency less the curve's at Q / n",
-    moved_by=("impeller_wear", "clogged_impeller", "cavitation", "air_entrainment", "dry_run"),
+    moved_by=("impeller_wear", "clogged_impeller", "cavitation", "air_entrainment", "dry_run", "overload"),
     needs=(SPEED,),
     may_use=(*WATER_SIDE, *SHAFT_POWER),
 )

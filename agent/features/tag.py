@@ -44,6 +44,14 @@ MEDIAN = Feature(
     words="median",
     source="median of the latest samples, renewed in turns: never older than one round",
 )
+CARPET = Feature(
+    id="tag.carpet",
+    version=1,
+    transform="log",
+    kind="tag",
+    words="level between strikes",
+    source="lower quartile of the latest samples: what is there between single strikes and short events",
+)
 STD = Feature(
     id="tag.std",
     version=1,
@@ -62,9 +70,17 @@ SLOPE = Feature(
 )
 DEVIATION = Feature(
     id="tag.deviation",
-    version=1,
-    transform="linear",
+    version=2,
+    transform="standard",
     kind="tag",
     words="deviation from its own recent past",
     source="(level - slow level) / slow standard deviation",
+)
+EXCURSION = Feature(
+    id="tag.excursion",
+    version=1,
+    transform="standard",
+    kind="tag",
+    words="sudden deviation from its own recent past",
+    source="(thermal level - slow level) / slow standard deviation",
 )

@@ -35,7 +35,7 @@ def steady_rise_k(load_ratio: float, no_load_rise_k: float, rated_rise_k: float)
     version=1,
     words="temperature rise over ambient",
     source="IEC 60034-1:2022, clause 8: temperature rise over the coolant's temperature",
-    moved_by=("lubrication", "overload", "misalignment"),
+    moved_by=("lubrication", "overload", "misalignment", "over_greasing", "cooling_blocked"),
     needs=("temperature_degc",),
     may_use=(AMBIENT,),
 )
@@ -48,7 +48,7 @@ def rise_k(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="temperature beyond what the load explains",
     source="first-order model of IEC 60034-11: rise = no-load rise + (rated rise - no-load rise) * lagged load squared",
-    moved_by=("lubrication", "misalignment"),
+    moved_by=("lubrication", "misalignment", "over_greasing", "cooling_blocked"),
     needs=("temperature_degc",),
     may_use=(AMBIENT, *LAGGED_LOAD),
 )
@@ -67,7 +67,7 @@ def residual_k(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="rate of temperature change",
     source="tag.slope of the housing's temperature; more than 2 K/min in steady running is a bearing about to fail",
-    moved_by=("lubrication",),
+    moved_by=("lubrication", "over_greasing"),
     needs=("temperature_degc:tag.slope",),
 )
 def rate_k_min(now: Readings, plate: Nameplate) -> float:
@@ -79,7 +79,7 @@ def rate_k_min(now: Readings, plate: Nameplate) -> float:
     version=1,
     words="drive-end over non-drive-end bearing temperature",
     source="two bearings of one machine share load and weather: what is left is one bearing's own",
-    moved_by=("lubrication", "misalignment"),
+    moved_by=("lubrication", "misalignment", "over_greasing"),
     needs=("bearing_de_temperature_degc", "bearing_nde_temperature_degc"),
 )
 def difference_de_nde_k(now: Readings, plate: Nameplate) -> float:

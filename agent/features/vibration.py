@@ -44,6 +44,13 @@ def mean_m_s2(moments: Moments, column: Column) -> F64:
         "looseness",
         "misalignment",
         "unbalance",
+        "dead_head",
+        "bearing_fluting",
+        "air_gap_eccentricity",
+        "stator_electrical",
+        "over_greasing",
+        "supply_unbalance",
+        "recirculation",
     ),
     over_axes="root_sum_square",
 )
@@ -65,6 +72,12 @@ def rms_m_s2(moments: Moments, column: Column) -> F64:
         "cavitation",
         "misalignment",
         "unbalance",
+        "bearing_fluting",
+        "dead_head",
+        "air_gap_eccentricity",
+        "over_greasing",
+        "stator_electrical",
+        "recirculation",
     ),
 )
 def peak_m_s2(moments: Moments, column: Column) -> Floats:
@@ -76,7 +89,7 @@ def peak_m_s2(moments: Moments, column: Column) -> Floats:
     version=1,
     words="crest factor",
     source="ISO 13373-1, peak over RMS; 3 to 4.5 on healthy machines, falls again when damage spreads",
-    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage"),
+    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage", "bearing_fluting"),
 )
 def crest_ratio(moments: Moments, column: Column) -> F64:
     """Peak over RMS: root 2 for a sine."""
@@ -100,7 +113,7 @@ def skewness_ratio(moments: Moments, column: Column) -> F64:
     version=1,
     words="shock content (kurtosis)",
     source="Pearson's kurtosis m4 / m2^2; 3 for Gaussian noise, 4 to 10 with an early spall, 3 again late",
-    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage", "looseness"),
+    moved_by=("bearing_outer_race", "bearing_inner_race", "bearing_ball_cage", "looseness", "bearing_fluting"),
 )
 def kurtosis_ratio(moments: Moments, column: Column) -> F64:
     """Fourth central moment over the square of the second: 1.5 for a sine, 3 for Gaussian noise."""

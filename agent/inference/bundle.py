@@ -1,7 +1,8 @@
 """Bundle: one released model folder, opened only when everything in it is what its manifest says and works here.
 
     manifest.json   identity: columns, feature digest, hashes, tail of the healthy scores, baselines, provenance
-    model.onnx, model.tflite   the same float32 graph for two engines: z, mask -> score, contributions
+    model.onnx, model.tflite   the same float32 graph for two engines: z, mask -> score, contributions; a model with a
+                    memory also has state -> next_state
     golden.npz      raw windows with their features, and vectors with their scores, replayed on this CPU at every start
     card.md         what the model is for and where it ends, for people
 
@@ -22,13 +23,15 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 from msgspec import Meta
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from agent.baseline import Baseline
 from agent.decision.threshold import Tail
 from agent.errors import BundleRefused
-from agent.inference.runtime import MAX_MODEL_BYTES, Runtime, engine_module, read_limited
-from agent.vocabulary import F32
+from agent.inference.runtime import MAX_MODEL_BYTES, Runtime, Scored, engine_module, read_limited
+from agent.regression import Regression
+from agent.vocabulary import F32, F64
 from firmware_bridge.errors import HarkError
 
 FORMAT = 1
@@ -37,9 +40,11 @@ HASHED = ("model.onnx", "model.tflite", GOLDEN, "card.md")
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_GOLDEN_UNPACKED_BYTES = 4 << 20
 MAX_WINDOW_SAMPLES = 1 << 18
+MAX_STATE_PER_COLUMN = 8  # what a machine's memory may hold; averages and sums need one value a column
 HISS = b"golden windows"
 FEATURE_TOLERANCE = 1e-4  # relative; float32 features differ by about 1e-6 between CPUs
 SCORE_TOLERANCE = 1e-4  # share of the reference threshold; engines differ by about 1e-6
+STATE_TOLERANCE = 1e-4  # of a robust standard deviation; one step's rounding is about 1e-6
 
 Positive = Annotated[float, Meta(gt=0)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -57,13 +62,39 @@ class ManifestColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     parameters: dict[str, float] = {}
 
 
-class Shapes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Tensor shapes of the graph."""
+class Shapes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Tensor shapes of the graph; `state` and `next_state` have one shape, which a model without memory does not name."""
 
     z: tuple[int, int]
     mask: tuple[int, int]
     score: tuple[int, int]
     contributions: tuple[int, int]
+    state: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, n_columns: int, n_state: int) -> Shapes:
+        """The shapes of a model of this width; `n_state` 0: it has no memory."""
+        return cls(
+            z=(1, n_columns),
+            mask=(1, n_columns),
+            score=(1, 1),
+            contributions=(1, n_columns),
+            state=(1, n_state) if n_state else None,
+        )
+
+    @property
+    def n_state(self) -> int:
+        """Number of values that the model remembers."""
+        return self.state[1] if self.state else 0
+
+
+class StateRegression(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """See `agent.regression.Regression`: of speed, load and ambient temperature; a slope row per column."""
+
+    centre: tuple[float, float, float]
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    slope: tuple[tuple[float, float, float], ...]
 
 
 class StateBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +106,7 @@ class StateBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reference_score: Positive
     n_windows: Annotated[int, Meta(gt=0)]
     envelope_band_hz: tuple[float, float] | None = None
+    regression: StateRegression | None = None
 
     def as_baseline(self, digest: str) -> Baseline:
         """The same as the agent's own word for it."""
@@ -86,6 +118,9 @@ class StateBaseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             digest=digest,
             reference_score=self.reference_score,
             envelope_band_hz=self.envelope_band_hz,
+            regression=None
+            if self.regression is None
+            else Regression(*(np.array(part, np.float64) for part in astuple(self.regression))),
         )
 
 
@@ -113,7 +148,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A bundle's identity. Nothing in it comes from a wall clock, so that a rebuild is identical.
 
     `tail` is that of r = score / (reference score of the machine's own learning windows) over healthy machines that the
-    model has not seen: a machine that is noisier than its kind brings its own yardstick.
+    model has not seen: a machine that is noisier than its kind brings its own yardstick. `reference_score` is stated where
+    a score means the same on every machine (votes): thresholds are multiples of it then, whatever the learning windows scored.
     """
 
     format: int
@@ -132,6 +168,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     learn_windows: Annotated[int, Meta(ge=1)]
     false_alarms_per_machine_month: Positive
     reference_threshold: Positive
+    reference_score: Positive | msgspec.UnsetType = msgspec.UNSET
     provenance: Provenance
     created_utc: str  # of the youngest data
     metrics: tuple[Metric, ...] = ()
@@ -166,8 +203,11 @@ class GoldenWindow:
 class Golden:
     """Everything that is replayed at the door: raw windows, and vectors healthy and faulty with their scores.
 
+    A model with a memory is asked about each vector with the state that it had when it met it.
+
     Attributes:
         z, mask, contributions: shape (n_vectors, n_columns). score: shape (n_vectors,). faulty: shape (n_vectors,).
+        state, next_state: shape (n_vectors, n_state), before and after the vector; no columns without a memory.
     """
 
     windows: tuple[GoldenWindow, ...]
@@ -176,6 +216,8 @@ class Golden:
     score: F32
     contributions: F32
     faulty: NDArray[np.bool_]
+    state: F32
+    next_state: F32
 
 
 ComputeFeatures = Callable[[GoldenWindow], F32]
@@ -195,9 +237,7 @@ class Bundle:
 
         Raises: BundleRefused: the file has changed since.
         """
-        return read_golden(
-            self.path / GOLDEN, _checked_file(self.path, self.manifest, GOLDEN), len(self.manifest.columns)
-        )
+        return read_golden(self.path / GOLDEN, _checked_file(self.path, self.manifest, GOLDEN), self.manifest.shapes)
 
     @property
     def label(self) -> str:
@@ -205,8 +245,13 @@ class Bundle:
         return f"{self.manifest.name} {self.manifest.version}"
 
     def score(self, z: F32, mask: F32) -> tuple[float, F32]:
-        """See `Runtime.score`."""
-        return self.runtime.score(z, mask)
+        """The score and contributions of one vector on its own; a model with a memory begins with an empty one."""
+        alone = self.step(z, mask)
+        return alone.value, alone.contributions
+
+    def step(self, z: F32, mask: F32, state: F32 | None = None) -> Scored:
+        """The next vector of a machine, with the state that its last one left; see `Runtime.score`."""
+        return self.runtime.score(z, mask, state)
 
     def baseline(self, machine: str, state_key: str) -> Baseline | None:
         """The baseline that came with the bundle for one machine and state; None where the agent must learn it."""
@@ -241,12 +286,15 @@ def open_bundle(
     contents = _checked_files(path, manifest)
     _check_digest(path, manifest, feature_set_digest, own_columns)
     _check_seal(path, manifest)
-    golden = read_golden(path / GOLDEN, contents[GOLDEN], len(manifest.columns))
+    golden = read_golden(path / GOLDEN, contents[GOLDEN], manifest.shapes)
     module = engine_module(engine)
     try:
         runtime: Runtime = module.open_model(contents[module.FILE_NAME])
     except BundleRefused as error:
         raise BundleRefused(f"{path}: {error}") from None
+    if Shapes.of(*runtime.sizes) != manifest.shapes:
+        expected, got = manifest.shapes, Shapes.of(*runtime.sizes)
+        raise _refused(path / module.FILE_NAME, "tensor shapes", _sizes(expected), _sizes(got))
     if compute_features is not None:
         _check_features(path, manifest, golden, compute_features)
     _check_scores(path, manifest, golden, runtime)
@@ -286,8 +334,10 @@ def _refused(file: Path | str, check: str, expected: object, got: object, remedy
 def _check_consistent(file: Path, manifest: Manifest) -> None:
     n_columns = len(manifest.columns)
     shapes = manifest.shapes
-    if shapes != Shapes(z=(1, n_columns), mask=(1, n_columns), score=(1, 1), contributions=(1, n_columns)):
+    if shapes != Shapes.of(n_columns, shapes.n_state):
         raise _refused(file, "shapes", f"(1, {n_columns}) for {n_columns} columns", shapes.z)
+    if not 0 <= shapes.n_state <= MAX_STATE_PER_COLUMN * n_columns:
+        raise _refused(file, "shape of the state", f"at most {MAX_STATE_PER_COLUMN} values a column", shapes.state)
     if set(manifest.files) != set(HASHED):
         raise _refused(file, "files", ", ".join(HASHED), ", ".join(sorted(manifest.files)))
     if manifest.k > manifest.m:
@@ -354,8 +404,10 @@ def column_differences(bundle: Sequence[ManifestColumn], own: Sequence[ManifestC
     return "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
 
 
-def read_golden(file: Path, content: bytes, n_columns: int) -> Golden:
+def read_golden(file: Path, content: bytes, sizes: Shapes) -> Golden:
     """The golden windows and vectors from the bytes of golden.npz.
+
+    Args: sizes: of the model, as the manifest states them.
 
     Raises: BundleRefused: not an archive of plain arrays with the shapes that the manifest implies.
     """
@@ -376,8 +428,16 @@ def read_golden(file: Path, content: bytes, n_columns: int) -> Golden:
             )
             for i, item in enumerate(description)
         )
+        no_memory = np.zeros((len(arrays["score"]), 0), np.float32)
         golden = Golden(
-            windows, arrays["z"], arrays["mask"], arrays["score"], arrays["contributions"], arrays["faulty"]
+            windows=windows,
+            z=arrays["z"],
+            mask=arrays["mask"],
+            score=arrays["score"],
+            contributions=arrays["contributions"],
+            faulty=arrays["faulty"],
+            state=arrays["state"] if sizes.state else no_memory,
+            next_state=arrays["next_state"] if sizes.state else no_memory,
         )
     except (
         OSError,
@@ -393,14 +453,13 @@ def read_golden(file: Path, content: bytes, n_columns: int) -> Golden:
             f"{file}: is not an archive of golden windows ({error}); copy the whole bundle folder again"
         ) from None
     n_vectors = len(golden.score)
-    shapes = {golden.z.shape, golden.mask.shape, golden.contributions.shape}
-    if (
-        n_vectors == 0
-        or shapes != {(n_vectors, n_columns)}
-        or golden.z.dtype != np.float32
-        or golden.mask.dtype != np.float32
+    for wanted, tensors in (
+        ((n_vectors, sizes.z[1]), (golden.z, golden.mask, golden.contributions)),
+        ((n_vectors, sizes.n_state), (golden.state, golden.next_state)),
     ):
-        raise _refused(file, "shapes", f"float32 (n, {n_columns})", sorted(shapes))
+        wrong = [array for array in tensors if array.shape != wanted or array.dtype != np.float32]
+        if wrong or not n_vectors:
+            raise _refused(file, "shapes", f"float32 {wanted}", [(str(item.dtype), item.shape) for item in tensors])
     if not golden.faulty.any() or golden.faulty.all():
         raise _refused(file, "vectors", "healthy and faulty ones", "one kind only")
     return golden
@@ -471,26 +530,42 @@ def score_disagreement(golden: Golden, runtime: Runtime, reference_threshold: fl
     """
     tolerance = SCORE_TOLERANCE * reference_threshold
     scores = np.zeros(len(golden.score))
-    for index, (z, mask) in enumerate(zip(golden.z, golden.mask, strict=True)):
+    for index, (z, mask, state) in enumerate(zip(golden.z, golden.mask, golden.state, strict=True)):
         try:
-            score, contributions = runtime.score(z, mask)
+            score, contributions, next_state = runtime.score(z, mask, state)
         except HarkError:
             raise
         except Exception as error:  # whatever the engine throws on this CPU, this model may not run here
             return f"vector {index}: {type(error).__name__}: {str(error)[:120]}"
-        if not abs(score - float(golden.score[index])) <= tolerance:
-            expected = float(golden.score[index])
-            return f"vector {index}: expected {expected:.6g}, got {score:.6g} (tolerance {tolerance:.2g})"
-        apart = np.abs(contributions - golden.contributions[index])
-        if contributions.shape != golden.contributions[index].shape or not np.all(apart <= tolerance):
-            column = int(np.argmax(~(apart <= tolerance)))
-            expected, got = float(golden.contributions[index][column]), float(contributions[column])
-            where = f"vector {index}, contribution {column}"
-            return f"{where}: expected {expected:.6g}, got {got:.6g} (tolerance {tolerance:.2g})"
+        checks = (
+            ("", np.array([score]), golden.score[index : index + 1], tolerance),
+            (", contribution", contributions, golden.contributions[index], tolerance),
+            (", state", next_state, golden.next_state[index], STATE_TOLERANCE),
+        )
+        for what, got, expected, allowed in checks:
+            failure = _apart(what, got, expected, allowed)
+            if failure:
+                return f"vector {index}{failure}"
         scores[index] = score
     if not np.array_equal(np.argsort(scores, kind="stable"), np.argsort(golden.score, kind="stable")):
         return "the golden vectors are ranked differently than when they were exported"
     return ""
+
+
+def _apart(what: str, got: F32 | F64, expected: F32, tolerance: float) -> str:
+    """The first value that is further off than allowed, in words; empty where there is none. NaN is far from everything."""
+    if got.shape != expected.shape:
+        return f"{what}: expected {expected.shape}, got {got.shape}"
+    wrong = np.flatnonzero(~(np.abs(got - expected) <= tolerance))
+    if not wrong.size:
+        return ""
+    first = int(wrong[0])
+    where = f"{what} {first}" if what else ""
+    return f"{where}: expected {float(expected[first]):.6g}, got {float(got[first]):.6g} (tolerance {tolerance:.2g})"
+
+
+def _sizes(shapes: Shapes) -> str:
+    return f"{shapes.z[1]} columns, {shapes.n_state} remembered"
 
 
 def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ def alarm_message(event: AlarmEvent, site: str, gateway: str, machine: MachineNa
 
     The same mapping is the body of the alarm's record in the outbox. Times are UTC.
     """
-    explanation = event.explanation
+    explanation, forecast = event.explanation, event.explanation.forecast
     cause = explanation.causes[0] if explanation.causes else None
     clock = {"clock": event.clock} if event.clock else {}
     return {
@@ -65,6 +65,16 @@ def alarm_message(event: AlarmEvent, site: str, gateway: str, machine: MachineNa
         "operating_state": explanation.operating_state,
         "fault": _cause(cause) if cause else None,
         "others": [_cause(other) for other in explanation.causes[1:3]],
+        "tell_apart": explanation.tell_apart,
+        "forecast": None
+        if forecast is None
+        else {
+            "p10_h": _told(forecast.p10_h),
+            "p50_h": _told(forecast.p50_h),
+            "p90_h": _told(forecast.p90_h),
+            "feature": forecast.feature,
+            "limit": _told(forecast.limit),
+        },
         "why": [{"feature": seen.feature, "share": round(seen.share, 3)} for seen in explanation.evidence],
         "do": [{"text": explanation.action, "due_h": explanation.act_within_h}],
         "data_quality": explanation.data_quality,

@@ -1,8 +1,9 @@
 """The words that people at the machine read: one file per language, and the alarm text composed from it.
 
 Rules of the text: the severity word first, then machine, likely fault with its confidence (below 60 % what was observed
-instead), evidence with its normal and its limit, since when, one action, reply codes. Every number has its unit or is a
-multiple of normal; no score, no word about models.
+instead), evidence with its normal and its limit, since when, one action and by when, what it might be instead and how to find
+out, reply codes. Every number has its unit or is a multiple of normal; no score, no word about models. Every letter is in a
+phone's own alphabet, and a message fits into three of its segments.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from importlib.resources import files
 from typing import Any
 
 from agent.decision.alarm import CLEAR_CONFIDENCE, HELD, State, Trigger
-from agent.vocabulary import AlarmClass, AlarmEvent, Evidence
+from agent.vocabulary import AlarmClass, AlarmEvent, Evidence, Explanation, Forecast
+from firmware_bridge.units import unit_of
 
 DEFAULT_LANGUAGE = "en"
 SECOND_NS = 1_000_000_000
+NEW_BASELINE = "new_baseline:"  # the beginning of a condition's name; what follows is a key of [new_baseline]
+TOLD_RUNNER_UP = 0.2  # a runner-up below this confidence is not worth a line on a phone
+AT_ONCE_H = 0.25
+HOURS_H = 48.0  # up to here people count in hours
+CHANGED_RATIO = 1.2  # a change by less is told as a difference
 
 
 class Words:
@@ -33,6 +40,7 @@ class Words:
         self.language = language
         self._zone = zone
         self._tables = [_table(name) for name in dict.fromkeys((language, DEFAULT_LANGUAGE))]
+        self._plain = str.maketrans(self._tables[0].get("plain", {}))
 
     # -- entries
 
@@ -66,6 +74,11 @@ class Words:
         """The one thing to do when only the quantity that moved is known, not why; see [unclear_action]."""
         return self.entry("unclear_action", quantity) or self.action("unclear", {})
 
+    def tell_apart(self, fault: str, other: str, parts: Mapping[str, str]) -> str:
+        """What would tell two faults apart; "" for a pair that nobody confuses."""
+        text = self.entry("tell_apart", f"{fault}/{other}") or self.entry("tell_apart", f"{other}/{fault}") or ""
+        return text.format(**_with_defaults(parts))
+
     def channel(self, channel: str) -> str:
         """A quantity in words: "suction pressure"."""
         return self.entry("channels", channel) or channel.rpartition("_")[0].replace("_", " ") or channel
@@ -93,21 +106,48 @@ class Words:
         return self.say("evidence", key, what=self._what(seen), value=value, normal=normal, limit=limit)
 
     def observation(self, seen: Evidence) -> str:
-        """What was seen, for when nobody knows why: "vibration velocity 3.1x normal"."""
-        normal = seen.normal
-        if normal is not None and normal > 0 and seen.value > 0 and not 1 / 1.2 < seen.value / normal < 1.2:
-            return self.say("evidence", "times", what=seen.words, times=_digits(seen.value / normal, 2))
-        return self.say("evidence", "away", what=seen.words)
+        """What was seen, for when nobody knows why: "vibration velocity 3.1x normal", "suction pressure 1.1 bar below normal"."""
+        normal, value = seen.normal, seen.value
+        if normal is not None and normal > 0 and value / normal > CHANGED_RATIO:
+            return self.say("evidence", "times", what=seen.words, times=_digits(value / normal, 2))
+        if normal is None or seen.unit in ("", "x") or value == normal:
+            return self.say("evidence", "away", what=seen.words)
+        key = "above" if value > normal else "below"
+        return self.say("evidence", key, what=seen.words, difference=_with_unit(abs(value - normal), seen.unit))
 
     def _what(self, seen: Evidence) -> str:
         if seen.frequency_hz is None:
             return seen.words
         return self.say("evidence", "line", what=seen.words, frequency=f"{seen.frequency_hz:.1f}")
 
+    def forecast(self, forecast: Forecast, what: str = "") -> str:
+        """When a limit is reached: "reaches the limit of 4.5 mm/s in 3 to 9 days, most likely 5, if operation stays as it is".
+
+        Args: what: reaches it, in words.
+        """
+        in_days = forecast.p90_h > HOURS_H
+        first, likely, last = (
+            _digits(hours / (24 if in_days else 1), 1) for hours in (forecast.p10_h, forecast.p50_h, forecast.p90_h)
+        )
+        text = self.say(
+            "forecast",
+            "about" if first == last else "reaches",
+            what=what,
+            limit=_with_unit(forecast.limit, _unit(forecast.feature)),
+            first=first,
+            likely=likely,
+            last=last,
+            unit=self.say("forecast", "days" if in_days else "hours"),
+        )
+        return text.strip()
+
     # -- the alarm
 
     def alarm_text(self, event: AlarmEvent) -> str:
         """The whole message of one transition of an alarm."""
+        return self._text(event).translate(self._plain)
+
+    def _text(self, event: AlarmEvent) -> str:
         if event.state in HELD:
             hold = self.say("hold", event.state)
             return self.say(
@@ -127,6 +167,8 @@ class Words:
         kind, values = _kind(event)
         if kind == "unclear" and first is not None:
             values["observation"] = self.observation(first)
+        elif kind == "new_baseline":
+            values["what"] = self.say("new_baseline", event.condition.removeprefix(NEW_BASELINE))
         return self.say(
             "alarm",
             kind,
@@ -134,10 +176,36 @@ class Words:
             machine=event.machine,
             evidence=_capital(self.evidence(first)) if first else "",
             since=self.since(event.utc_ns - round(event.standing_s * SECOND_NS), event.utc_ns),
+            when=self._by_when(explanation.act_within_h),
             action=explanation.action,
+            more=self._more(explanation, is_clear=kind != "unclear"),
             reply=self.say("alarm", "sensor_reply" if kind == "sensor" else "reply", code=event.code),
             **values,
         )
+
+    def _by_when(self, hours: float | None) -> str:
+        """The words before the action: how long there is for it."""
+        if hours is None:
+            return self.say("when", "anytime")
+        if hours <= AT_ONCE_H:
+            return self.say("when", "now")
+        if hours <= HOURS_H:
+            return self.say("when", "hours", number=_digits(hours, 1))
+        return self.say("when", "days", number=_digits(hours / 24, 1))
+
+    def _more(self, explanation: Explanation, *, is_clear: bool) -> str:
+        """One more sentence: the forecast where there is one, else what it could be instead and how to find out."""
+        forecast = explanation.forecast
+        if forecast is not None:
+            seen = next((seen.words for seen in explanation.evidence if seen.feature == forecast.feature), None)
+            told = self.forecast(forecast, seen or self.say("forecast", "it"))
+            return self.say("alarm", "forecast", forecast=_capital(told))
+        runner_up = explanation.causes[1] if len(explanation.causes) > 1 else None
+        if not explanation.tell_apart or runner_up is None or runner_up.confidence < TOLD_RUNNER_UP:
+            return ""
+        if is_clear:
+            return self.say("alarm", "runner_up", fault=runner_up.words, check=explanation.tell_apart)
+        return self.say("alarm", "find_out", check=explanation.tell_apart)
 
     def _cleared(self, event: AlarmEvent) -> str:
         kind = "sensor_cleared" if event.alarm_class is AlarmClass.SENSOR else "cleared"
@@ -163,6 +231,8 @@ def _kind(event: AlarmEvent) -> tuple[str, dict[str, str]]:
     """Which sentence an alarm that stands is told in, and the fault in it."""
     explanation = event.explanation
     cause = explanation.causes[0] if explanation.causes else None
+    if event.condition.startswith(NEW_BASELINE):
+        return "new_baseline", {}
     if event.alarm_class is AlarmClass.SENSOR:
         return "sensor", {"fault": explanation.evidence[0].words if explanation.evidence else event.condition}
     if event.alarm_class is AlarmClass.LIMIT:
@@ -190,8 +260,17 @@ def _alike(values: tuple[float, float | None, float | None], unit: str) -> list[
         shown = [_digits(value, digits) for value in known]
         if len(set(shown)) == len(set(known)):
             break
+    return [_with_unit(value, unit, digits) if value is not None else "" for value in values]
+
+
+def _with_unit(value: float, unit: str, digits: int = 2) -> str:
     space = "" if unit in ("x", "") else " "
-    return [f"{_digits(value, digits)}{space}{unit}" if value is not None else "" for value in values]
+    return f"{_digits(value, digits)}{space}{unit}"
+
+
+def _unit(column: str) -> str:
+    """The printed unit of a column's quantity: of its channel, or of its feature."""
+    return unit_of(column.partition(":")[0].partition("[")[0])
 
 
 def _digits(value: float, digits: int) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from agent.errors import BundleRefused
-from agent.inference.runtime import Runtime
+from agent.inference.runtime import Runtime, Scored, model_sizes
 from agent.vocabulary import F32
 from firmware_bridge.errors import MissingExtra
 
@@ -16,7 +18,7 @@ class OnnxRuntime:
     """One model in ONNX Runtime.
 
     One thread is a requirement, not a tuning: the default pool spins between calls and burns 11 ms of CPU per score
-    where one thread needs 0.4. The arena is off so that resident memory stays flat over months. In a graph of four
+    where one thread needs 0.4. The arena is off so that resident memory stays flat over months. In a graph of a few
     operators there is nothing to optimise: the scores are the same bits as quickly, and 0.4 MiB of code is never touched.
     """
 
@@ -33,24 +35,27 @@ class OnnxRuntime:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.engine = f"onnxruntime {onnxruntime.__version__}"
-        inputs = {item.name: (item.type, item.shape) for item in self._session.get_inputs()}
-        outputs = [item.name for item in self._session.get_outputs()]
-        if set(inputs) != {"z", "mask"} or set(outputs) != {"score", "contributions"}:
-            got = f"{[*inputs]} -> {outputs}"
-            raise BundleRefused(
-                f"{FILE_NAME}: tensors: expected z, mask -> score, contributions, got {got}; export it again"
-            )
-        if any(kind != "tensor(float)" or len(shape) != 2 or shape[0] != 1 for kind, shape in inputs.values()):
-            raise BundleRefused(
-                f"{FILE_NAME}: inputs: expected float32 of shape (1, n), got {inputs}; export the bundle again"
-            )
-        self._n_columns = int(inputs["z"][1][1])
+        inputs = {item.name: _described(item) for item in self._session.get_inputs()}
+        outputs = {item.name: _described(item) for item in self._session.get_outputs()}
+        self.sizes = model_sizes(FILE_NAME, inputs, outputs)
+        self._outputs = ["score", "contributions"] + ["next_state"] * (self.sizes.n_state > 0)
 
-    def score(self, z: F32, mask: F32) -> tuple[float, F32]:
+    def score(self, z: F32, mask: F32, state: F32 | None = None) -> Scored:
         """See `Runtime.score`."""
-        feeds = {"z": z.reshape(1, self._n_columns), "mask": mask.reshape(1, self._n_columns)}
-        score, contributions = self._session.run(["score", "contributions"], feeds)
-        return float(score[0, 0]), np.asarray(contributions[0], np.float32)
+        n_columns, n_state = self.sizes
+        feeds = {"z": z.reshape(1, n_columns), "mask": mask.reshape(1, n_columns)}
+        remembered = np.zeros(n_state, np.float32) if state is None else state
+        if n_state:
+            feeds["state"] = remembered.reshape(1, n_state)
+        score, contributions, *memory = self._session.run(self._outputs, feeds)
+        after = np.asarray(memory[0][0], np.float32) if memory else remembered
+        return Scored(float(score[0, 0]), np.asarray(contributions[0], np.float32), after)
+
+
+def _described(item: Any) -> tuple[bool, tuple[int, ...]]:
+    """Whether a tensor is float32, and its shape; a dimension without a number counts as 0."""
+    shape = tuple(size if isinstance(size, int) else 0 for size in item.shape)
+    return item.type == "tensor(float)", shape
 
 
 def open_model(content: bytes) -> Runtime:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from agent.errors import BundleRefused
-from agent.inference.runtime import Runtime
+from agent.inference.runtime import Runtime, Scored, model_sizes
 from agent.vocabulary import F32
 from firmware_bridge.errors import HarkError, MissingExtra
 
@@ -44,30 +45,31 @@ class TfliteRuntime:
         self._interpreter.allocate_tensors()
         inputs = {str(item["name"]): item for item in self._interpreter.get_input_details()}
         outputs = {str(item["name"]): item for item in self._interpreter.get_output_details()}
-        if set(inputs) != {"z", "mask"} or set(outputs) != {"score", "contributions"}:
-            got = f"{[*inputs]} -> {[*outputs]}"
-            raise BundleRefused(
-                f"{FILE_NAME}: tensors: expected z, mask -> score, contributions, got {got}; export it again"
-            )
-        for name, item in (inputs | outputs).items():
-            shape = tuple(int(size) for size in item["shape"])
-            if item["dtype"] is not np.float32 or len(shape) != 2 or shape[0] != 1:
-                got = f"{np.dtype(item['dtype']).name} {shape}"
-                raise BundleRefused(
-                    f"{FILE_NAME}: tensor {name}: expected float32 of shape (1, n), got {got}; export the bundle again"
-                )
-        self._z, self._mask = int(inputs["z"]["index"]), int(inputs["mask"]["index"])
-        self._score, self._contributions = int(outputs["score"]["index"]), int(outputs["contributions"]["index"])
-        self._n_columns = int(inputs["z"]["shape"][1])
+        self.sizes = model_sizes(FILE_NAME, _described(inputs), _described(outputs))
+        self._index = {name: int(item["index"]) for name, item in (inputs | outputs).items()}
 
-    def score(self, z: F32, mask: F32) -> tuple[float, F32]:
+    def score(self, z: F32, mask: F32, state: F32 | None = None) -> Scored:
         """See `Runtime.score`."""
-        interpreter = self._interpreter
-        interpreter.set_tensor(self._z, z.reshape(1, self._n_columns))
-        interpreter.set_tensor(self._mask, mask.reshape(1, self._n_columns))
+        interpreter, index = self._interpreter, self._index
+        n_columns, n_state = self.sizes
+        remembered = np.zeros(n_state, np.float32) if state is None else state
+        interpreter.set_tensor(index["z"], z.reshape(1, n_columns))
+        interpreter.set_tensor(index["mask"], mask.reshape(1, n_columns))
+        if n_state:
+            interpreter.set_tensor(index["state"], remembered.reshape(1, n_state))
         interpreter.invoke()
-        contributions = interpreter.get_tensor(self._contributions)[0]
-        return float(interpreter.get_tensor(self._score)[0, 0]), np.asarray(contributions, np.float32)
+        if n_state:
+            remembered = np.asarray(interpreter.get_tensor(index["next_state"])[0], np.float32)
+        contributions = np.asarray(interpreter.get_tensor(index["contributions"])[0], np.float32)
+        return Scored(float(interpreter.get_tensor(index["score"])[0, 0]), contributions, remembered)
+
+
+def _described(details: Mapping[str, Any]) -> dict[str, tuple[bool, tuple[int, ...]]]:
+    """Whether each tensor is float32, and its shape."""
+    return {
+        name: (item["dtype"] is np.float32, tuple(int(size) for size in item["shape"]))
+        for name, item in details.items()
+    }
 
 
 def find_interpreter() -> tuple[Any, str]:
