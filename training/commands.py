@@ -6,6 +6,9 @@ import json as jsonlib
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +20,8 @@ from firmware_bridge.roots import find_root
 
 Root = Annotated[Path | None, typer.Option(help="folder that holds config/ and models/")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
+
+NEEDS_NO_DATA = "votes"  # the family
 
 data = typer.Typer(help="the dataset: collect it from the upstream broker, check it", add_completion=False)
 model = typer.Typer(help="model bundles: verify one", add_completion=False)
@@ -37,34 +42,62 @@ class UsageError(HarkError):
 
 def train(
     dataset: Annotated[Path | None, typer.Argument(help="folder that `hark data collect` filled")] = None,
-    generic: Annotated[str | None, typer.Option(help="motor or pump: train on simulated machines instead")] = None,
+    generic: Annotated[
+        str | None,
+        typer.Option(
+            help="motor or pump: train on simulated machines instead; any type with --family votes: no data at all"
+        ),
+    ] = None,
     machine_type: Annotated[str | None, typer.Option(help="which machines of the dataset")] = None,
     out: Annotated[Path | None, typer.Option(help="the bundle's folder")] = None,
-    false_alarms: Annotated[float, typer.Option(min=0.001, help="per machine and month, for the card's figures")] = 0.5,
+    family: Annotated[list[str] | None, typer.Option(help="try this family only; may be repeated")] = None,
+    budget_s: Annotated[
+        float, typer.Option(min=0, help="seconds; no candidate is begun later. Not for --generic")
+    ] = 120.0,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="processes")] = 1,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML page; OUT.report.html by default, none for --generic")
+    ] = None,
+    false_alarms: Annotated[
+        float, typer.Option(min=0.001, help="per machine and month: thresholds are set for it")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(help="of everything random")] = 1,
     root: Root = None,
     json: AsJson = False,
 ) -> int:
-    """Train a model bundle from a collected dataset, or a generic one from simulated machines."""
+    """Train a model bundle from a collected dataset, or a generic one from simulated machines; the best candidate ships."""
     if (dataset is None) == (generic is None):
         raise UsageError("name a dataset folder, or --generic motor, and not both")
     if dataset is not None and machine_type is None:
         raise UsageError("which machines? add --machine-type motor")
     if out is None:
         raise UsageError("where to? add --out DIR")
+    if generic is not None and family == [NEEDS_NO_DATA]:
+        return _make_votes(find_root(root), generic, out, false_alarms, seed, json)
     if generic is not None and generic not in ("motor", "pump"):
-        raise UsageError(f"--generic {generic}: the simulator has motor and pump")
+        raise UsageError(
+            f"--generic {generic}: the simulator has motor and pump; for another type add --family {NEEDS_NO_DATA}"
+        )
+    from training.card import board_document, board_lines
+    from training.report import write_report
+    from training.search import Effort
     from training.train import Recipe, train_generic, train_site
 
-    recipe = Recipe(false_alarms_per_machine_month=false_alarms, seed=seed)
-    if generic is not None:
-        manifest = train_generic(find_root(root), "motor" if generic == "motor" else "pump", out, recipe)
-    else:
-        assert dataset is not None
-        assert machine_type is not None
-        manifest = train_site(find_root(root), dataset, machine_type, out, recipe)
+    recipe = Recipe(families=tuple(family or ()), false_alarms_per_machine_month=false_alarms, seed=seed)
+    ends_s = time.monotonic() + budget_s
+    with _progress() as progress:
+        effort = Effort(out_of_time=lambda: time.monotonic() > ends_s, progress=progress, n_jobs=jobs)
+        if generic is not None:
+            trained = train_generic(find_root(root), "motor" if generic == "motor" else "pump", out, recipe, effort)
+        else:
+            assert dataset is not None
+            assert machine_type is not None
+            trained = train_site(find_root(root), dataset, machine_type, out, recipe, effort)
+            report = report or out.parent / f"{out.name}.report.html"
+    if report is not None:
+        write_report(report, trained)
+    manifest = trained.manifest
     total_bytes = sum(item.stat().st_size for item in out.iterdir())
-    figures = {metric.name: metric.value for metric in manifest.metrics}
     _say(
         json,
         {
@@ -73,32 +106,85 @@ def train(
             "columns": len(manifest.columns),
             "tensors_sha256": manifest.tensors_sha256,
             "baselines": sum(map(len, manifest.baselines.values())),
-            "metrics": figures,
+            "family": manifest.provenance.family,
+            "chosen": trained.board.reason,
+            "leaderboard": board_document(trained.board),
+            "held_back": list(trained.board.folds),
+            "metrics": {metric.name: metric.value for metric in manifest.metrics},
+            "report": None if report is None else str(report),
         },
         [
+            *board_lines(trained.board),
+            "",
             f"{out}: {manifest.name} {manifest.version}, {len(manifest.columns)} columns, {total_bytes / 1000:.1f} kB",
-            *(f"  {name}: {value:g}" for name, value in figures.items()),
+            *([] if report is None else [f"{report}: leaderboard, curves and what became of the data"]),
         ],
     )
     return 0
 
 
+def _make_votes(root: Path, machine_type: str, out: Path, false_alarms: float, seed: int, json: bool) -> int:
+    from training.train import Recipe
+    from training.untrained import make_votes
+
+    recipe = Recipe(false_alarms_per_machine_month=false_alarms, seed=seed)
+    manifest = make_votes(root, machine_type, out, recipe)
+    total_bytes = sum(item.stat().st_size for item in out.iterdir())
+    told = {
+        "bundle": str(out),
+        "bytes": total_bytes,
+        "columns": len(manifest.columns),
+        "tensors_sha256": manifest.tensors_sha256,
+        "family": manifest.provenance.family,
+        "settings": manifest.provenance.settings,
+    }
+    size = f"{len(manifest.columns)} columns, {total_bytes / 1000:.1f} kB"
+    _say(json, told, [f"{out}: {manifest.name} {manifest.version}, {size}; made without data"])
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error, on a terminal only: what is done now, and how much of it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
 def evaluate(
-    protocol: Annotated[str, typer.Argument(help="bearings, motor_pump or skab")],
-    folder: Annotated[Path, typer.Argument(help="the recordings, in that protocol's layout")],
+    protocol: Annotated[str, typer.Argument(help="skab, for example; an unknown one is answered with all")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="the recordings, in that protocol's layout; the simulator needs none")
+    ] = None,
     engine: Annotated[str, typer.Option(help="onnx or tflite")] = "onnx",
+    docs: Annotated[bool, typer.Option("--docs", help="keep the figures and rewrite docs/quality.md")] = False,
     root: Root = None,
     json: AsJson = False,
 ) -> int:
-    """Judge the whole path on labelled recordings of real machines."""
+    """Judge the whole path on labelled recordings of real machines, or on months of simulated ones."""
     from firmware_bridge.registry import module_named
-    from training import protocols
+    from training import protocols, quality
 
     try:
         module = module_named(protocols, protocol)
     except LookupError as error:
         raise UsageError(str(error.args[0])) from None
-    figures: dict[str, Any] = module.evaluate(folder, find_root(root), engine)
+    if folder is None and protocol != "simulator":
+        raise UsageError(f"where are the recordings? hark evaluate {protocol} DIR")
+    at = find_root(root)
+    figures: dict[str, Any] = module.evaluate(folder, at, engine)
+    if docs:
+        quality.keep(quality.name_of(protocol, folder), figures, at)
     _say(json, figures, [f"{name}: {value}" for name, value in figures.items()])
     return 0
 

@@ -24,9 +24,15 @@ from firmware_bridge.errors import HarkError
 from firmware_bridge.roots import find_root
 from firmware_bridge.upstream import UpstreamRecord
 from training.keys import RangeSet
-from training.wire import AlarmBody, BurstBody, ClockBody, FeatureBody, Source, source_of, utc
+from training.wire import AlarmBody, BaselineBody, BurstBody, ClockBody, FeatureBody, Source, source_of, utc
 
-TABLES = {"alarm": "alarms", "clock": "clock_events", "feature": "features", "burst": "bursts"}
+TABLES = {
+    "alarm": "alarms",
+    "clock": "clock_events",
+    "baseline": "baseline_events",
+    "feature": "features",
+    "burst": "bursts",
+}
 PARTITION = ["site", "machine", "date"]
 MAX_ATTEMPTS = 50  # other collectors may commit in between; each attempt sees what they wrote
 COMPACT_AFTER_COMMITS = 50
@@ -46,7 +52,9 @@ COMMON = [
     ("late", pa.bool_()),
     ("clock", pa.string()),  # "unset" where the time is of a clock that was not set; see clock_events
 ]
-POINT = ("shaft_speed_rpm", "active_power_kw", "line_frequency_hz", "envelope_low_hz", "envelope_high_hz")
+POINT = (
+    "shaft_speed_rpm", "active_power_kw", "line_frequency_hz", "load", "ambient_degc", "envelope_low_hz", "envelope_high_hz",
+)  # fmt: skip
 SCHEMAS = {
     "alarm": pa.schema(
         [
@@ -70,6 +78,16 @@ SCHEMAS = {
             ("from_utc_ns", pa.int64()),
             ("to_utc_ns", pa.int64()),
             ("set", pa.bool_()),
+        ]
+    ),
+    "baseline": pa.schema(
+        [
+            *COMMON,
+            ("what", pa.string()),
+            ("state", pa.string()),
+            ("n_windows", pa.int64()),
+            ("reason", pa.string()),
+            ("although_sick", pa.bool_()),
         ]
     ),
     "feature": pa.schema(
@@ -311,6 +329,10 @@ def _clock_row(record: UpstreamRecord) -> dict[str, Any]:
     return _common(record) | row | {"from_utc": utc(body.from_utc_ns), "to_utc": utc(body.to_utc_ns)}
 
 
+def _baseline_row(record: UpstreamRecord) -> dict[str, Any]:
+    return _common(record) | msgspec.structs.asdict(msgspec.convert(record.body, BaselineBody))
+
+
 def _feature_row(record: UpstreamRecord) -> dict[str, Any]:
     body = msgspec.convert(record.body, FeatureBody)
     row = {
@@ -337,6 +359,7 @@ def _burst_row(record: UpstreamRecord) -> dict[str, Any]:
 ROWS: dict[str, Callable[[UpstreamRecord], dict[str, Any]]] = {
     "alarm": _alarm_row,
     "clock": _clock_row,
+    "baseline": _baseline_row,
     "feature": _feature_row,
     "burst": _burst_row,
 }

@@ -39,9 +39,11 @@ F32 = NDArray[np.float32]
 Writer = Callable[[Graph], bytes]
 WRITERS: Mapping[str, Writer] = {"onnx": to_onnx, "tflite": to_tflite}
 
-MAX_BUNDLE_BYTES = 100_000
+MAX_BUNDLE_BYTES = 120_000
 MAX_GOLDEN_SCORE_X = 20.0  # faulty golden scores stay within this many thresholds, where float32 resolves the tolerance
 GOLDEN_VECTORS_EACH = 8
+HELD_WINDOWS = 100  # how long a fault is held until a model with a memory must have seen it
+SCALE_STEPS = 40  # of a bisection: float64 has no more to give
 PERIOD_SAMPLES = 1024
 NOISE_COUNTS = 3000  # of 32000: a floor between the lines, a tenth of full scale
 
@@ -87,38 +89,107 @@ def golden_period(samples: F32) -> tuple[NDArray[np.int16], float]:
     return np.round(part / scale_m_s2).astype(np.int16), scale_m_s2
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GoldenVectors:
+    """Vectors that are replayed at the door, each with the state that the model meets it with.
+
+    Attributes:
+        z, mask: shape (n_vectors, n_columns). faulty: shape (n_vectors,). state: shape (n_vectors, n_state).
+    """
+
+    z: F32
+    mask: F32
+    faulty: NDArray[np.bool_]
+    state: F32
+
+
 def golden_vectors(
-    graph: Graph, healthy: tuple[F32, F32], faulty: tuple[F32, F32], threshold: float
-) -> tuple[F32, F32, NDArray[np.bool_]]:
+    graph: Graph,
+    healthy: tuple[F32, F32],
+    faulty: tuple[F32, F32],
+    threshold: float,
+    starts: Sequence[int] = (0,),
+) -> GoldenVectors:
     """Vectors that are replayed at the door: healthy from calm to lively, faulty above the threshold, one with gaps.
 
     Faulty vectors are scaled down to at most `MAX_GOLDEN_SCORE_X` thresholds, because beyond it float32 itself is
-    coarser than the tolerance; all scores are distinct, so that a ranking exists.
+    coarser than the tolerance; all scores are distinct, so that a ranking exists. A model with a memory is shown each
+    faulty vector again and again; what is kept is the moment at which it crosses the threshold.
 
     Args:
         healthy, faulty: z and mask, shape (n_windows, n_columns) each.
-    Returns: z, mask (n_vectors, n_columns), and which are faulty (n_vectors,).
+        starts: rows of `healthy` at which a sequence begins; see `Graph.run`.
     Raises: ExportRefused: the model does not tell a single faulty window from a healthy one.
     """
     z, mask = (np.asarray(part, np.float32) for part in healthy)
-    order = np.argsort(_scores(graph, z, mask), kind="stable")
+    outputs = graph.run(z, mask, starts)
+    order = np.argsort(outputs["score"][:, 0], kind="stable")
     picks = order[np.linspace(0, len(order) - 1, GOLDEN_VECTORS_EACH).astype(int)]
-    bad_z, bad_mask = (np.asarray(part, np.float32) for part in faulty)
-    scores = _scores(graph, bad_z, bad_mask)
-    above = np.flatnonzero(scores > threshold)
-    if not above.size:
-        raise ExportRefused("no faulty window scores above the threshold; train on more machines, or for fewer columns")
-    bad = above[np.linspace(0, len(above) - 1, GOLDEN_VECTORS_EACH).astype(int)]
-    targets = threshold * np.linspace(1.5, MAX_GOLDEN_SCORE_X, len(bad))
-    shrink = np.minimum(1.0, np.sqrt(targets / scores[bad])).astype(np.float32)
-    all_z = np.concatenate([z[picks], bad_z[bad] * shrink[:, None]])
-    all_mask = np.concatenate([mask[picks], bad_mask[bad]])
+    state = _before(outputs["next_state"], starts)[picks]
+    bad_z, bad_mask, bad_state = _crossings(graph, faulty, threshold)
+    bad = np.linspace(0, len(bad_z) - 1, GOLDEN_VECTORS_EACH).astype(int)
+    bad_z, bad_mask, bad_state = bad_z[bad], bad_mask[bad], bad_state[bad]
+    if not graph.n_state:
+        bad_z = bad_z * _shrinkage(graph, bad_z, bad_mask, threshold)[:, None]
+    all_z, all_mask = np.concatenate([z[picks], bad_z]), np.concatenate([mask[picks], bad_mask])
+    all_state = np.concatenate([state, bad_state]).astype(np.float32)
     all_mask[-1, ::3] = 0.0
     all_z = np.where(all_mask > 0, all_z, np.float32(0.0))
     is_faulty = np.arange(len(all_z)) >= len(picks)
-    _, distinct = np.unique(np.round(_scores(graph, all_z, all_mask) / (1e-3 * threshold)), return_index=True)
+    scores = graph.step(all_z, all_mask, all_state)["score"][:, 0]
+    _, distinct = np.unique(np.round(scores / (1e-3 * threshold)), return_index=True)
     keep = np.sort(distinct)
-    return all_z[keep], all_mask[keep], is_faulty[keep]
+    return GoldenVectors(all_z[keep], all_mask[keep], is_faulty[keep], all_state[keep])
+
+
+def _before(next_state: NDArray[np.float64], starts: Sequence[int]) -> F32:
+    """The state that each window of a run was met with: the one that the window before left, zero at a start."""
+    before = np.roll(next_state, 1, axis=0).astype(np.float32)
+    before[list(starts)] = 0.0
+    return before
+
+
+def _crossings(graph: Graph, faulty: tuple[F32, F32], threshold: float) -> tuple[F32, F32, F32]:
+    """The faulty vectors that the model sees, with the state in which each first scores above the threshold.
+
+    Returns: z, mask (n_seen, n_columns), state (n_seen, n_state).
+    """
+    n_held = HELD_WINDOWS if graph.n_state else 1
+    z, mask = (np.asarray(part, np.float32) for part in faulty)
+    starts = range(0, n_held * len(z), n_held)
+    outputs = graph.run(np.repeat(z, n_held, axis=0), np.repeat(mask, n_held, axis=0), starts)
+    above = outputs["score"].reshape(len(z), n_held) > threshold
+    seen = np.flatnonzero(above.any(axis=1))
+    if not seen.size:
+        raise ExportRefused("no faulty window scores above the threshold; train on more machines, or for fewer columns")
+    first = seen * n_held + above[seen].argmax(axis=1)
+    return z[seen], mask[seen], _before(outputs["next_state"], starts)[first]
+
+
+def _shrinkage(graph: Graph, z: F32, mask: F32, threshold: float) -> F32:
+    """By how much to scale each vector so that their scores spread from just above the threshold to the largest allowed.
+
+    A quadratic score is scaled by a root. Where the score is of another shape and the root misses, the factor is bisected.
+    Returns: shape (n_vectors,), at most 1.
+    """
+    targets = threshold * np.linspace(1.5, MAX_GOLDEN_SCORE_X, len(z))
+    scores = graph.run(z, mask)["score"][:, 0]
+    factors = np.minimum(1.0, np.sqrt(targets / scores)).astype(np.float32)
+    reached = graph.run(z * factors[:, None], mask)["score"][:, 0]
+    missed = (reached <= threshold) | (reached > 1.001 * MAX_GOLDEN_SCORE_X * threshold)
+    if missed.any():
+        factors[missed] = _bisected(graph, z[missed], mask[missed], targets[missed])
+    return factors
+
+
+def _bisected(graph: Graph, z: F32, mask: F32, targets: NDArray[np.float64]) -> F32:
+    """The largest factor found at which each score is not above its target."""
+    low, high = np.zeros(len(z)), np.ones(len(z))
+    for _ in range(SCALE_STEPS):
+        middle = (low + high) / 2
+        is_over = graph.run(z * middle[:, None], mask)["score"][:, 0] > targets
+        low, high = np.where(is_over, low, middle), np.where(is_over, middle, high)
+    return low.astype(np.float32)
 
 
 def export(
@@ -126,7 +197,7 @@ def export(
     graph: Graph,
     draft: Manifest,
     sources: Sequence[GoldenSource],
-    vectors: tuple[F32, F32, NDArray[np.bool_]],
+    vectors: GoldenVectors,
     *,
     compute_features: ComputeFeatures,
     writers: Mapping[str, Writer] = WRITERS,
@@ -150,7 +221,7 @@ def export(
     manifest = sealed(
         msgspec.structs.replace(
             draft,
-            shapes=Shapes(z=(1, n_columns), mask=(1, n_columns), score=(1, 1), contributions=(1, n_columns)),
+            shapes=Shapes.of(n_columns, graph.n_state),
             tensors_sha256=graph.tensors_sha256(),
             files={name: hashlib.sha256(contents[name]).hexdigest() for name in HASHED},
         )
@@ -172,17 +243,24 @@ def export(
 def _golden(
     graph: Graph,
     sources: Sequence[GoldenSource],
-    vectors: tuple[F32, F32, NDArray[np.bool_]],
+    vectors: GoldenVectors,
     compute_features: ComputeFeatures,
     n_columns: int,
 ) -> Golden:
     bare = [source.window(n_columns) for source in sources]
     windows = tuple(replace(window, expected=np.asarray(compute_features(window), np.float32)) for window in bare)
-    z, mask, faulty = vectors
-    outputs = [graph.evaluate({"z": row[None], "mask": gaps[None]}) for row, gaps in zip(z, mask, strict=True)]
-    score = np.array([output["score"][0, 0] for output in outputs], np.float32)
-    contributions = np.array([output["contributions"][0] for output in outputs], np.float32)
-    return Golden(windows, np.asarray(z, np.float32), np.asarray(mask, np.float32), score, contributions, faulty)
+    rows = zip(vectors.z, vectors.mask, vectors.state, strict=True)
+    outputs = [graph.step(z[None], mask[None], state[None]) for z, mask, state in rows]
+    return Golden(
+        windows=windows,
+        z=vectors.z,
+        mask=vectors.mask,
+        score=np.array([output["score"][0, 0] for output in outputs], np.float32),
+        contributions=np.array([output["contributions"][0] for output in outputs], np.float32),
+        faulty=vectors.faulty,
+        state=vectors.state,
+        next_state=np.array([output["next_state"][0] for output in outputs], np.float32),
+    )
 
 
 def _refuse_disagreement(golden: Golden, models: Mapping[str, bytes], threshold: float) -> None:
@@ -197,21 +275,18 @@ def _refuse_disagreement(golden: Golden, models: Mapping[str, bytes], threshold:
         if failure:
             raise ExportRefused(f"engine {kind} differs from the reference: {failure}; the bundle is not written")
     first, *others = runtimes
-    answers = [runtimes[first].score(z, mask) for z, mask in zip(golden.z, golden.mask, strict=True)]
+    asked = zip(golden.z, golden.mask, golden.state, strict=True)
+    answers = [runtimes[first].score(z, mask, state) for z, mask, state in asked]
     by_first = replace(
         golden,
-        score=np.array([score for score, _ in answers], np.float32),
-        contributions=np.array([contributions for _, contributions in answers], np.float32),
+        score=np.array([answer.value for answer in answers], np.float32),
+        contributions=np.array([answer.contributions for answer in answers], np.float32),
+        next_state=np.array([answer.state for answer in answers], np.float32),
     )
     for kind in others:
         failure = score_disagreement(by_first, runtimes[kind], threshold)
         if failure:
             raise ExportRefused(f"engines {first} and {kind} differ: {failure}; the bundle is not written")
-
-
-def _scores(graph: Graph, z: F32, mask: F32) -> NDArray[np.float64]:
-    """Scores of many vectors by the reference. Shape (n_vectors,)."""
-    return graph.evaluate({"z": z, "mask": mask})["score"][:, 0]
 
 
 def _npz(golden: Golden, sources: Sequence[GoldenSource]) -> bytes:
@@ -239,6 +314,8 @@ def _npz(golden: Golden, sources: Sequence[GoldenSource]) -> bytes:
         "contributions": golden.contributions,
         "faulty": golden.faulty,
     } | {f"period_{index}": source.period for index, source in enumerate(sources)}
+    if golden.state.shape[1]:
+        arrays |= {"state": golden.state, "next_state": golden.next_state}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():

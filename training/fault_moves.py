@@ -14,8 +14,9 @@ import numpy as np
 
 from agent.features import Column, FeatureSet, known_features
 from agent.vocabulary import F64
+from simulator.duty import Duty
 from simulator.faults import FAULTS, SENSOR_FAULTS
-from training.simulated_duties import DUTIES, Duty, End, SimulatedSet
+from training.simulated_duties import DUTIES, End, SimulatedSet
 
 SEVERITIES = (0.15, 0.3, 0.5, 0.7, 1.0)
 HALF = 0.5
@@ -45,7 +46,24 @@ LEAST_SPREAD = {
     "A": 0.1,
 }
 
-MEASURED_AT: dict[str, End] = {"motor_de": "motor_de", "pump_de": "pump_de", "pump": "pump_de"}  # place -> burst sensor
+MEASURED_AT: dict[str, End] = {
+    "motor_de": "motor_de",
+    "pump_de": "pump_de",
+    "motor": "motor_de",
+    "pump": "pump_de",
+}  # place -> burst sensor
+
+STRAINED = (
+    "hydraulic.npsh_available_m",
+    "hydraulic.npsh_margin_ratio",
+    "hydraulic.head_m",
+    "hydraulic.head_at_rated_speed_m",
+    "hydraulic.power_at_rated_speed_kw",
+    "suction_pressure_bar:tag.level",
+    "discharge_pressure_bar:tag.level",
+    "active_power_kw:tag.level",
+    "motor_current_a:tag.level",
+)
 
 # What does not follow the rule of `disagreements`, by reason: (fault, its features).
 EXCEPTIONS: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
@@ -70,11 +88,19 @@ EXCEPTIONS: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ),
         ("bearing_ball_cage", ("envelope.bpfi_ratio", "envelope.bpfi_sidebands_ratio")),
         ("cavitation", ("envelope.bpfo_ratio", "envelope.bpfi_sidebands_ratio")),
+        (
+            "bearing_fluting",
+            ("envelope.bpfi_sidebands_ratio", "spectrum.line_3x_mm_s", "spectrum.vane_sidebands_mm_s"),
+        ),
     ),
     "twice the speed of a four-pole motor lies beside its supply frequency, four times the speed beside twice of that": (
         ("misalignment", ("spectrum.line_1xlf_mm_s",)),
         ("looseness", ("spectrum.line_1xlf_mm_s", "spectrum.line_2xlf_mm_s")),
+        ("bent_shaft", ("spectrum.line_1xlf_mm_s",)),
+        ("coupling_wear", ("spectrum.line_1xlf_mm_s",)),
+        ("air_gap_eccentricity", ("spectrum.vane_sidebands_mm_s",)),
     ),
+    "two families of lines are each other's floor": (("bearing_fluting", ("envelope.bpfi_ratio",)),),
     "one turn of the cage is 5 to 9 bins of a second, where the envelope's own slow unrest lies": (
         ("bearing_ball_cage", ("envelope.ftf_ratio",)),
     ),
@@ -91,10 +117,25 @@ EXCEPTIONS: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ),
         ("misalignment", ("vibration.peak_m_s2", "vibration.crest_ratio")),
         ("looseness", ("vibration.kurtosis_ratio",)),
+        ("bent_shaft", ("spectrum.centroid_hz", "spectrum.entropy_ratio")),
+        ("coupling_wear", ("spectrum.entropy_ratio", "vibration.peak_m_s2", "vibration.rms_m_s2")),
+        ("clogged_impeller", ("spectrum.entropy_ratio",)),
     ),
     "the skewness of tones follows from how they stand to each other, which is chance": (
         ("unbalance", ("vibration.skewness_ratio",)),
         ("cavitation", ("vibration.skewness_ratio",)),
+        *(
+            (fault, ("vibration.skewness_ratio",))
+            for fault in (
+                "bearing_fluting",
+                "bent_shaft",
+                "coupling_wear",
+                "air_gap_eccentricity",
+                "recirculation",
+                "dead_head",
+                "clogged_impeller",
+            )
+        ),
     ),
     "simulated cavitation is a hiss that comes and goes with the vanes, and no line": (
         ("cavitation", ("spectrum.vane_pass_mm_s",)),
@@ -125,6 +166,29 @@ EXCEPTIONS: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
                 "discharge_pressure_bar:tag.level",
             ),
         ),
+        ("clogged_strainer", STRAINED),
+        ("air_entrainment", ("electrical.load_ratio", "motor_current_a:tag.level")),
+        (
+            "recirculation",
+            (
+                "electrical.load_ratio",
+                "motor_current_a:tag.level",
+                "active_power_kw:tag.level",
+                "discharge_pressure_bar:tag.level",
+            ),
+        ),
+        ("dead_head", ("electrical.load_ratio", "motor_current_a:tag.level", "discharge_pressure_bar:tag.level")),
+        (
+            "clogged_impeller",
+            (
+                "electrical.load_ratio",
+                "hydraulic.power_at_rated_speed_kw",
+                "motor_current_a:tag.level",
+                "active_power_kw:tag.level",
+            ),
+        ),
+        ("stator_electrical", ("active_power_kw:tag.level",)),
+        ("cooling_blocked", ("thermal.residual_k", "thermal.rise_k")),
     ),
     "a worn pump lacks head and power as a dry one does, a seventh as much": (
         ("impeller_wear", ("hydraulic.dry_run_ratio",)),
@@ -132,6 +196,27 @@ EXCEPTIONS: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "wear takes one point of efficiency at low speed, four at full speed": (
         ("impeller_wear", ("hydraulic.efficiency_residual_ratio",)),
     ),
+    "flow that turns back and gas are noise, and a line stands out of it or drowns in it by chance": (
+        ("recirculation", ("spectrum.vane_sidebands_mm_s",)),
+        (
+            "dead_head",
+            (
+                "spectrum.vane_sidebands_mm_s",
+                "spectrum.line_2xlf_mm_s",
+                "spectrum.line_3x_mm_s",
+                "envelope.cavitation_index_m_s2",
+            ),
+        ),
+        ("air_entrainment", ("spectrum.vane_sidebands_mm_s",)),
+    ),
+    "efficiency is lost at full speed, and hidden in the curve's slope at less": (
+        ("air_entrainment", ("hydraulic.efficiency_residual_ratio",)),
+    ),
+    "simulated shorted turns pull at twice line frequency only": (("stator_electrical", ("spectrum.line_1xlf_mm_s",)),),
+    "half as much load again is one per cent of slip and two kelvin at the drive end": (
+        ("overload", ("electrical.slip_ratio", "thermal.rise_k")),
+    ),
+    "a broken bar slips more the more it pulls": (("broken_rotor_bar", ("electrical.slip_ratio",)),),
     "at a fixed valve the power falls about as the flow does": (
         ("impeller_wear", ("hydraulic.specific_energy_kwh_m3",)),
     ),

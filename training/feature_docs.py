@@ -35,7 +35,7 @@ from training.simulated_duties import DUTIES, MIDDLE_DUTY, Duty, End, SimulatedS
 
 HEALTHY_END: End = "motor_de"  # where features are drawn that no simulated fault moves
 CLEARLY = 2.0
-PLACE_WORDS = {"motor_de": "motor", "pump_de": "pump bearing", "pump": "pump"}
+PLACE_WORDS = {"motor_de": "motor bearing", "motor": "motor", "pump_de": "pump bearing", "pump": "pump"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

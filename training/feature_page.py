@@ -20,7 +20,11 @@ from training.simulated_duties import DUTIES, SimulatedSet
 
 N_GEAR_TEETH = 23  # no gear is simulated; a wheel is written down so that its line has a place
 KINDS = {"burst": "of a burst", "tag": "statistic of a channel", "quantity": "of several channels"}
-TRANSFORMS = {"log": "by factors (logarithm)", "linear": "by differences"}
+TRANSFORMS = {
+    "log": "by factors (logarithm)",
+    "linear": "by differences",
+    "standard": "as it is, in standard deviations (nothing is learned)",
+}
 OVER_AXES = {"root_sum_square": "root sum of squares", "maximum": "largest"}
 
 INTRODUCTION = """# Features

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from msgspec.structs import replace
@@ -20,13 +20,13 @@ from agent.features.bearings import bearing_orders
 from agent.machine import ColumnSpec, load_machine_profile
 from agent.vocabulary import F32, OperatingPoint, Window
 from simulator import motor as motors
+from simulator.duty import Duty as Duty  # noqa: PLC0414  # the pages take it from here
+from simulator.effects import bearing_heat_k, electrics_of, felt_at
 from simulator.machine_set import (
     LEVEL_WANDER_BAR,
     SetParameters,
     SetState,
     Surroundings,
-    bearing_heat_k,
-    felt_at,
     levels_at,
     steady_state,
     view_of,
@@ -50,13 +50,6 @@ BURST_MODEL = "mems_50g"  # the worst spall reaches 30 g, and a clipped burst ha
 FLOW_NOISE_RATIO = 0.003  # of a magnetic flow meter
 SLOPE_NOISE_K_S = 2e-4
 SLOPE_AFTER_S = 60.0  # a temperature's rate is that of the first minute with the fault
-
-
-class Duty(NamedTuple):
-    """Speed and load: what the drive gives, and the resistance of the circuit over its usual."""
-
-    frequency_hz: float
-    valve_ratio: float
 
 
 # 107, 100 and 86 % of the usual flow
@@ -132,6 +125,7 @@ class SimulatedSet:
             extra_bearing_k=heat_k,
             ambient_degc=state.ambient_degc,
             step_s=SLOPE_AFTER_S,
+            lost_cooling=electrics_of(state.faults).lost_cooling,
         )
         return (later.bearing_degc - usual.bearing_degc) / SLOPE_AFTER_S
 

@@ -1,35 +1,35 @@
 """Training: healthy windows become a bundle. Generic ones from simulated machines, site ones from what was collected.
 
-    windows -> baseline of each machine and state -> deviations -> family's matrix -> tail of healthy scores -> export
+    windows -> baseline of each machine and state -> deviations -> search for the best family -> tail of scores -> export
 
-What the model is judged on it has not seen: other machines (generic), or later days (site).
+What anything is judged on it has not seen: other machines, or later days. Never other windows of the same days.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from agent.baseline import Baseline, reference_floor, reference_score
-from agent.decision.threshold import Tail, fit_tail, probability_per_decision
-from agent.features import FeatureSet, Nameplate, feature_set_of
+from agent.baseline import Baseline
+from agent.decision.rate import poisson_interval
+from agent.features import Nameplate
 from agent.features.bearings import BearingOrders
-from agent.inference.bundle import FORMAT, Manifest, Metric, Provenance, Shapes, StateBaseline
+from agent.inference.bundle import FORMAT, Manifest, Metric, Provenance, Shapes, StateBaseline, StateRegression
 from agent.inference.golden import golden_features, manifest_columns, nameplate_numbers
-from agent.machine import MachineProfile, load_machine_profile
-from firmware_bridge.registry import module_named
+from agent.regression import Regression
 from simulator.machine_set import SetParameters
-from training import families
+from training.card import board_metrics, healthy_metrics, sensitivity_metrics
 from training.dataset import (
     SEVERITIES,
     Collected,
-    FaultyWindows,
     Simulated,
     TrainingRefused,
     Windows,
@@ -40,16 +40,42 @@ from training.dataset import (
     sources_sha256,
 )
 from training.export import GoldenSource, export, golden_period, golden_vectors
-from training.graph import Graph
-from training.metrics import roc_auc
+from training.graph import Graph, starts_of
+from training.learned import F32, F64, Kind, Learned, Vectors, cut, joined, learn, refer, rounded, scores_of
+from training.metrics import share_above
+from training.search import (
+    DOUBTFUL,
+    IN_FULL,
+    MONTH_S,
+    OVER,
+    Board,
+    Effort,
+    Failed,
+    Fold,
+    Stretch,
+    Terms,
+    Trial,
+    attempt,
+    candidates,
+    search,
+    workers,
+)
+from training.sensitivity import Faulty, Grade
+from training.splits import (
+    MIN_LEARN_WINDOWS,
+    MIN_MEMORY_S,
+    MIN_TAIL_SCORES,
+    SHORT,
+    Material,
+    fold_of,
+    folds_by_machine,
+    material_of,
+    parts_of,
+)
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-
-MONTH_S = 30 * 86_400.0
 SIMULATED_EPOCH_UTC = "2026-01-01T00:00:00Z"
-MIN_LEARN_WINDOWS = 20  # of one machine in one state, before a baseline is believed
-MIN_TAIL_SCORES = 20
+BETWEEN = "between two parts, held back from both"
+DRAWN_ONE_BY_ONE = "simulated moments are drawn one by one"
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "onnx", "flatbuffers")
 # The example machine running: what golden quantities are computed from, by channel. 7.5 kW, 80 m3/h at 20 m.
 RUNNING = {
@@ -72,12 +98,15 @@ class Recipe:
     """What may be chosen. The figures of the card and the reference threshold are for these; a site states its own.
 
     Attributes:
-        decision_interval_s: between two verdicts of a machine; budgets are per month, so the rate matters.
-        n_fit, n_tail, n_check: simulated machines for the matrix, for the tail, and for the figures of the card.
+        families: which are tried; none named: all in training/families, those with a memory where they can be judged.
+        decision_interval_s: between two verdicts of a machine; budgets are per month, so the rate matters. Of a dataset it is
+            measured.
+        n_fit, n_tail, n_check: simulated machines for the model, for the tail, and for the figures of the card.
         learn_windows, later_windows: of each simulated machine, for its baseline and after it.
+        n_moments: of each fault at each severity.
     """
 
-    family: str = "pca"
+    families: tuple[str, ...] = ()
     false_alarms_per_machine_month: float = 0.5
     decision_interval_s: float = 600.0
     k: int = 3
@@ -88,283 +117,242 @@ class Recipe:
     n_check: int = 8
     learn_windows: int = 60
     later_windows: int = 70
+    n_moments: int = 3
 
-    @property
-    def window_probability(self) -> float:
-        """How often one healthy window may exceed the threshold."""
-        per_month = MONTH_S / self.decision_interval_s
-        return probability_per_decision(self.false_alarms_per_machine_month, per_month, self.k, self.m)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Kind:
-    """A machine type with all that training needs of it."""
-
-    profile: MachineProfile
-    features: FeatureSet
-    transforms: tuple[str, ...]
-    floors: tuple[float, ...]
-    config: Path
-
-    @classmethod
-    def named(cls, root: Path, machine_type: str) -> Kind:
-        """Raises: ConfigError: unknown type or a wrong profile."""
-        profile = load_machine_profile(root / "config", machine_type)
-        features = feature_set_of(profile)
-        return cls(
-            profile,
-            features,
-            tuple(column.transform for column in features.columns),
-            tuple(column.scale_floor for column in profile.columns),
-            root / "config",
+    def terms(self, kind: Kind) -> Terms:
+        """What every candidate has to keep."""
+        return Terms(
+            column_names=kind.features.names,
+            model_name=kind.profile.type,
+            false_alarms_per_machine_month=self.false_alarms_per_machine_month,
+            decision_interval_s=self.decision_interval_s,
+            k=self.k,
+            m=self.m,
+            seed=self.seed,
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Learned:
-    """One machine in one state with its baseline: its windows while learning and after, referred to it.
+class Share:
+    """What one machine in one state gave to the training, and how it did.
 
     Attributes:
-        learning, later: z and mask, shape (n_windows, n_columns) each, float32.
+        n_learn, n_fit, n_tail, n_check: windows for its baseline, for the model, for the threshold, for the figures.
+        n_spikes: single values that the first three were rid of.
+        check_ratios: scores of the last, as multiples of its own upper normal score.
     """
 
     machine: str
     state: str
-    baseline: Baseline
-    learning: tuple[F32, F32]
-    later: tuple[F32, F32]
-
-    def referenced(self, graph: Graph, typical: Sequence[float]) -> tuple[float, F64]:
-        """Reference score of the learning windows, and the later scores as multiples of it."""
-        floor = reference_floor(typical, np.isfinite(self.baseline.location))
-        reference = reference_score(scores_of(graph, self.learning), floor)
-        return reference, scores_of(graph, self.later) / reference
-
-
-def learn(kind: Kind, windows: Windows, n_learn: int) -> Learned:
-    """Baseline from the first `n_learn` windows; all windows referred to it, as the agent does it."""
-    first = windows.part(0, n_learn)
-    baseline = Baseline.fit(first.values, first.present, kind.transforms, kind.floors, kind.features.digest)
-    baseline = replace(baseline, envelope_band_hz=windows.envelope_band_hz)
-    later = refer(kind, baseline, windows.part(n_learn))
-    return Learned(windows.machine, windows.state, baseline, refer(kind, baseline, first), later)
-
-
-def refer(kind: Kind, baseline: Baseline, windows: Windows) -> tuple[F32, F32]:
-    """Deviations and mask of many windows."""
-    z, judged = baseline.refer(windows.values, windows.present, kind.transforms)
-    return z, judged.astype(np.float32)
-
-
-def scores_of(graph: Graph, vectors: tuple[F32, F32]) -> F64:
-    """Scores by the reference arithmetic. Shape (n_windows,)."""
-    return graph.evaluate({"z": vectors[0], "mask": vectors[1]})["score"][:, 0]
-
-
-def healthy_contributions(graph: Graph, pool: Sequence[tuple[F32, F32]]) -> tuple[float, ...]:
-    """What each column adds to a healthy score on average; a column never seen, what one deviation of its own would add."""
-    z, mask = np.concatenate([z for z, _ in pool]), np.concatenate([m for _, m in pool])
-    seen = graph.evaluate({"z": z, "mask": mask})["contributions"].sum(axis=0) / np.maximum(mask.sum(axis=0), 1)
-    alone = np.eye(z.shape[1], dtype=np.float32)
-    unseen = graph.evaluate({"z": alone, "mask": alone})["score"][:, 0]
-    return tuple(_rounded(value) for value in np.where(mask.any(axis=0), seen, unseen).tolist())
-
-
-def fit_graph(kind: Kind, family: str, pool: Sequence[tuple[F32, F32]]) -> tuple[Graph, dict[str, Any]]:
-    """The family's model on pooled healthy deviations. Raises: TrainingRefused: unknown family, or too few windows."""
-    try:
-        fitted = module_named(families, family).fit(
-            np.concatenate([z for z, _ in pool]), np.concatenate([m for _, m in pool])
-        )
-    except (LookupError, ValueError) as error:
-        raise TrainingRefused(f"family {family}: {error.args[0]}") from None
-    return fitted.graph(kind.profile.type), fitted.settings()
-
-
-# ---------------------------------------------------------------------------------------------- generic bundles
-def train_generic(root: Path, machine_type: Literal["motor", "pump"], out: Path, recipe: Recipe) -> Manifest:
-    """A bundle from simulated machines: split by machine, so that nothing is judged on a machine it was fitted to.
-
-    Raises: TrainingRefused, ExportRefused, ConfigError.
-    """
-    kind = Kind.named(root, machine_type)
-    n_machines = recipe.n_fit + recipe.n_tail + recipe.n_check
-    machines = [
-        Simulated(kind.features, machine_type, 1000 * recipe.seed + at, kind.config) for at in range(n_machines)
-    ]
-    n_windows = recipe.learn_windows + recipe.later_windows
-    learned = [learn(kind, machine.windows(range(n_windows)), recipe.learn_windows) for machine in machines]
-    first_check = recipe.n_fit + recipe.n_tail
-    graph, settings = fit_graph(kind, recipe.family, [one.later for one in learned[: recipe.n_fit]])
-    typical = healthy_contributions(graph, [one.later for one in learned[: recipe.n_fit]])
-    referenced = [one.referenced(graph, typical) for one in learned[recipe.n_fit :]]
-    on_tail, on_check = referenced[: recipe.n_tail], referenced[recipe.n_tail :]
-    tail = rounded_tail(fit_tail(np.concatenate([ratios for _, ratios in on_tail])))
-    threshold_x = tail.quantile(recipe.window_probability)
-    faulty = [
-        (
-            at,
-            FaultyWindows(
-                machines[first_check + at].windows(_moments(place, n_windows), {fault: severity}), fault, severity
-            ),
-        )
-        for at in range(recipe.n_check)
-        for place, (fault, severity) in enumerate(_fault_grid(machine_type))
-    ]
-    judged = _judged(kind, graph, learned[first_check:], on_check, faulty, threshold_x=threshold_x)
-    settings |= {
-        "n_machines": n_machines,
-        "n_tail_machines": recipe.n_tail,
-        "decision_interval_s": recipe.decision_interval_s,
-    }
-    draft = _draft(
-        kind,
-        recipe,
-        tail=tail,
-        healthy_contributions=typical,
-        reference_threshold=_rounded(float(np.median([reference for reference, _ in on_tail])) * threshold_x),
-        metrics=(*_healthy_metrics(on_check, threshold_x, "on other machines"), *judged.metrics),
-        provenance=_provenance("simulator", simulated_version(), recipe, settings, (*CODE, "simulator")),
-        created_utc=SIMULATED_EPOCH_UTC,
-        learn_windows=recipe.learn_windows,
-    )
-    vectors = golden_vectors(graph, learned[first_check].later, judged.vectors, draft.reference_threshold)
-    return export(out, graph, draft, golden_sources(kind), vectors, compute_features=golden_features(kind.features))
-
-
-def _fault_grid(machine_type: str) -> list[tuple[str, float]]:
-    return [(fault, severity) for fault in simulated_faults(machine_type) for severity in SEVERITIES]
-
-
-def _moments(place: int, n_windows: int) -> range:
-    """Three moments of their own for each fault and severity, after the healthy ones."""
-    return range(n_windows + 3 * place, n_windows + 3 * place + 3)
+    n_learn: int
+    n_fit: int
+    n_tail: int
+    n_check: int
+    n_spikes: int
+    check_ratios: F64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    metrics: tuple[Metric, ...]
-    vectors: tuple[F32, F32]
+class Trained:
+    """What came of a training.
 
-
-def _judged(
-    kind: Kind,
-    graph: Graph,
-    checks: Sequence[Learned],
-    on_check: Sequence[tuple[float, F64]],
-    faulty: Sequence[tuple[int, FaultyWindows]],
-    *,
-    threshold_x: float,
-) -> _Judged:
-    """How faults show on machines that were not seen: from which severity half, and nine tenths, of the windows do."""
-    vectors = [refer(kind, checks[at].baseline, item.windows) for at, item in faulty]
-    ratios = [scores_of(graph, made) / on_check[at][0] for (at, _), made in zip(faulty, vectors, strict=True)]
-    metrics = [
-        Metric(
-            name="AUC, all faults and severities", value=round(roc_auc(_flat(r for _, r in on_check), _flat(ratios)), 4)
-        )
-    ]
-    for fault in dict.fromkeys(item.fault for _, item in faulty):
-        seen = {
-            severity: float(
-                np.mean(
-                    _flat(
-                        r
-                        for (_, item), r in zip(faulty, ratios, strict=True)
-                        if (item.fault, item.severity) == (fault, severity)
-                    )
-                    > threshold_x
-                )
-            )
-            for severity in SEVERITIES
-        }
-        for share in (0.5, 0.9):
-            name = f"{fault}: severity from which {share:.0%} of windows exceed the threshold"
-            metrics.append(Metric(name=name, value=severity_at_share(seen, share), unit="of 1 (above 1: not reached)"))
-    return _Judged(tuple(metrics), (np.concatenate([z for z, _ in vectors]), np.concatenate([m for _, m in vectors])))
-
-
-def severity_at_share(seen: dict[float, float], share: float) -> float:
-    """The severity at which the share of detected windows first reaches `share`; 2.0 where it never does.
-
-    Straight lines between tested severities; below the smallest tested one nothing is claimed.
+    Attributes:
+        final: the model that ships, on everything that it may be fitted to.
+        shares: by machine and state. left_out: rows of the dataset, by machine and reason; n_rows counts them all.
     """
-    before_severity, before_share = min(seen), 0.0
-    for severity, detected in sorted(seen.items()):
-        if detected >= share:
-            step = (share - before_share) / (detected - before_share)
-            return round(before_severity + step * (severity - before_severity), 3)
-        before_severity, before_share = severity, detected
-    return 2.0
+
+    manifest: Manifest
+    board: Board
+    final: Trial
+    terms: Terms
+    shares: tuple[Share, ...]
+    left_out: Mapping[tuple[str, str], int]
+    n_rows: int
+
+    @property
+    def months_checked(self) -> float:
+        """Healthy machine-months that the final model was judged on."""
+        return self.final.n_check * self.terms.decision_interval_s / MONTH_S
+
+    @property
+    def final_interval(self) -> tuple[float, float]:
+        """Its false alarms a machine-month; each end is a one-sided 95 % limit."""
+        return poisson_interval(self.final.n_alarms, self.months_checked)
 
 
-def _healthy_metrics(on_check: Sequence[tuple[float, F64]], threshold_x: float, where: str) -> tuple[Metric, ...]:
-    ratios = _flat(ratios for _, ratios in on_check)
-    return (
-        Metric(name="threshold over the machine's own upper normal score", value=round(threshold_x, 3), unit="x"),
-        Metric(name=f"healthy windows {where}", value=float(len(ratios))),
-        Metric(
-            name="of them above the threshold", value=round(100 * float(np.mean(ratios > threshold_x)), 3), unit="%"
-        ),
-    )
+# ---------------------------------------------------------------------------------------------- generic bundles
+def train_generic(
+    root: Path, machine_type: Literal["motor", "pump"], out: Path, recipe: Recipe, effort: Effort = IN_FULL
+) -> Trained:
+    """A bundle from simulated machines: split by machine, so that nothing is judged on a machine it was fitted to.
 
-
-# ---------------------------------------------------------------------------------------------- site bundles
-def train_site(root: Path, folder: Path, machine_type: str, out: Path, recipe: Recipe) -> Manifest:
-    """A bundle from a collected dataset, with the baselines of its machines: each split by time, oldest first.
-
-    The first half of a machine's windows in a state is its baseline, the next quarter shapes the matrix, the last
-    quarter the tail. Raises: TrainingRefused, ExportRefused, ConfigError, DatasetError.
+    Whatever the effort, every candidate is tried: a shipped model may not depend on how fast this computer is.
+    Raises: TrainingRefused, ExportRefused, ConfigError.
     """
     kind = Kind.named(root, machine_type)
-    data = collected(folder, machine_type, kind.features)
-    enough = [windows for windows in data.healthy if len(windows) >= 2 * MIN_LEARN_WINDOWS]
-    n_tail = sum(len(windows) - 3 * len(windows) // 4 for windows in enough)
-    if n_tail < MIN_TAIL_SCORES:
-        had = ", ".join(f"{w.machine} {w.state} {len(w)}" for w in data.healthy) or "none"
-        raise TrainingRefused(
-            f"{folder}: too few healthy windows: {had}; needed are {2 * MIN_LEARN_WINDOWS} of a machine in a state and "
-            f"{4 * MIN_TAIL_SCORES} in all: collect for longer"
-        )
-    learned = [learn(kind, windows, len(windows) // 2) for windows in enough]
-    halves = [_halved(one) for one in learned]
-    graph, settings = fit_graph(kind, recipe.family, [early for early, _ in halves])
-    late = [replace(one, later=last) for one, (_, last) in zip(learned, halves, strict=True)]
-    typical = healthy_contributions(graph, [early for early, _ in halves])
-    referenced = [one.referenced(graph, typical) for one in late]
-    tail = rounded_tail(fit_tail(_flat(ratios for _, ratios in referenced)))
-    threshold_x = tail.quantile(recipe.window_probability)
-    settings |= {
-        "n_tail_machines": len({one.machine for one in learned}),
-        "decision_interval_s": recipe.decision_interval_s,
-    }
+    first_check = recipe.n_fit + recipe.n_tail
+    n_machines = first_check + recipe.n_check
+    learned: list[Learned] = []
+    faulty: list[Faulty] = []
+    with workers(effort.n_jobs) as each:
+        for windows, under_faults in each(partial(_lived, kind, recipe), range(n_machines)):
+            effort.progress("simulating machines", len(learned), n_machines)
+            one = learn(kind, windows, recipe.learn_windows)
+            at = len(learned) - first_check
+            faulty += [Faulty(at, grade, refer(kind, one.baseline, made)) for grade, made in under_faults]
+            learned.append(one)
+    checks = learned[first_check:]
+    fold = Fold(
+        name="other machines",
+        fit=tuple(one.later for one in learned[: recipe.n_fit]),
+        tail=tuple(Stretch(one) for one in learned[recipe.n_fit : first_check]),
+        check=tuple(Stretch(one) for one in checks),
+        faulty=tuple(faulty),
+        no_memory="" if recipe.families else DRAWN_ONE_BY_ONE,
+    )
+    terms = recipe.terms(kind)
+    board = search([fold], candidates(recipe.families), terms, replace(effort, out_of_time=lambda: False))
+    final = board.winner.trials[0]
     draft = _draft(
         kind,
         recipe,
-        tail=tail,
-        healthy_contributions=typical,
-        reference_threshold=_rounded(float(np.median([reference for reference, _ in referenced])) * threshold_x),
-        metrics=(*_healthy_metrics(referenced, threshold_x, "later than the training's"), *_data_metrics(data)),
-        provenance=_provenance(f"dataset of {machine_type} vectors", data.version, recipe, settings, CODE),
-        created_utc=data.youngest_utc,
-        learn_windows=max(MIN_LEARN_WINDOWS, min(len(windows) // 2 for windows in enough)),
-        baselines=_baselines(learned, [reference for reference, _ in referenced]),
+        board,
+        final,
+        where="on other machines",
+        settings={"n_machines": n_machines, "n_tail_machines": recipe.n_tail},
+        provenance={"source": "simulator", "data_version": simulated_version(), "code": (*CODE, "simulator")},
+        created_utc=SIMULATED_EPOCH_UTC,
+        learn_windows=recipe.learn_windows,
     )
-    healthy = (np.concatenate([one.later[0] for one in late]), np.concatenate([one.later[1] for one in late]))
-    faulty = synthetic_faults(healthy, recipe.seed)
-    vectors = golden_vectors(graph, healthy, faulty, draft.reference_threshold)
-    return export(out, graph, draft, golden_sources(kind), vectors, compute_features=golden_features(kind.features))
+    manifest = _exported(kind, out, draft, final.graph, [checks[0].later], joined([item.vectors for item in faulty]))
+    shares = [
+        Share(one.machine, one.state, recipe.learn_windows, 0, 0, len(ratios), 0, ratios)
+        for one, ratios in zip(checks, final.check_ratios, strict=True)
+    ]
+    return Trained(manifest, board, final, terms, tuple(shares), {}, 0)
 
 
-def _halved(one: Learned) -> tuple[tuple[F32, F32], tuple[F32, F32]]:
-    """Windows after learning: earlier ones for the matrix, later ones for the tail."""
-    z, mask = one.later
-    middle = len(z) // 2
-    return (z[:middle], mask[:middle]), (z[middle:], mask[middle:])
+def _lived(kind: Kind, recipe: Recipe, at: int) -> tuple[Windows, list[tuple[Grade, Windows]]]:
+    """One simulated machine's healthy windows; of one that is checked also each fault at each severity, at moments of its own."""
+    machine_type: Literal["motor", "pump"] = "motor" if kind.profile.type == "motor" else "pump"
+    machine = Simulated(kind.features, machine_type, 1000 * recipe.seed + at, kind.config)
+    n_windows = recipe.learn_windows + recipe.later_windows
+    faults = simulated_faults(machine_type) if at >= recipe.n_fit + recipe.n_tail else ()
+    grid = [(fault, severity) for fault in faults for severity in SEVERITIES]
+    firsts = [n_windows + recipe.n_moments * place for place in range(len(grid))]
+    return machine.windows(range(n_windows)), [
+        ((fault, severity), machine.windows(range(first, first + recipe.n_moments), {fault: severity}))
+        for first, (fault, severity) in zip(firsts, grid, strict=True)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- site bundles
+def train_site(
+    root: Path, folder: Path, machine_type: str, out: Path, recipe: Recipe, effort: Effort = IN_FULL
+) -> Trained:
+    """A bundle from a collected dataset, with the baselines of its machines: each split by time, oldest first.
+
+    Candidates are compared on machines held back, where there are enough machines, and on later time else; what ships is
+    fitted to all machines and reported on later time.
+    Raises: TrainingRefused, ExportRefused, ConfigError, DatasetError.
+    """
+    kind = Kind.named(root, machine_type)
+    data = collected(folder, machine_type, kind.features)
+    if math.isfinite(data.cadence_s) and data.cadence_s > 0:
+        recipe = replace(recipe, decision_interval_s=rounded(data.cadence_s))
+    tried = candidates(recipe.families)
+    enough = _enough(folder, data)
+    effort.progress("simulating faults", 0, 1)
+    materials = [material_of(kind, windows) for windows in enough]
+    terms = recipe.terms(kind)
+    longest_s = max(map(len, enough)) * terms.decision_interval_s
+    no_memory = SHORT if longest_s < MIN_MEMORY_S and not recipe.families else ""
+    later = fold_of("later time", materials, materials, no_memory)
+    board = search(folds_by_machine(materials, no_memory) or [later], tried, terms, effort)
+    final = _final(board, later, terms)
+    learned = [one.learned for one in materials]
+    draft = _draft(
+        kind,
+        recipe,
+        board,
+        final,
+        where="later than the training's",
+        settings={"n_tail_machines": len({one.machine for one in learned})},
+        provenance={"source": f"dataset of {machine_type} vectors", "data_version": data.version, "code": CODE},
+        created_utc=data.youngest_utc,
+        learn_windows=max(MIN_LEARN_WINDOWS, min(one.parts.n_learn for one in materials)),
+        baselines=_baselines(learned, final.references),
+        more=(*_alarm_metrics(kind, data.suspect, materials, final), *_data_metrics(data)),
+    )
+    healthy = [cut(one.learned.later, one.parts.check) for one in materials]
+    manifest = _exported(kind, out, draft, final.graph, healthy, synthetic_faults(joined(healthy), recipe.seed))
+    shares = tuple(_share(one, ratios) for one, ratios in zip(materials, final.check_ratios, strict=True))
+    return Trained(manifest, board, final, terms, shares, _left_out(data, enough), data.n_rows)
+
+
+def _enough(folder: Path, data: Collected) -> list[Windows]:
+    """Machines in states with windows enough. Raises: TrainingRefused: too few for a threshold."""
+    enough = [windows for windows in data.healthy if len(windows) >= 2 * MIN_LEARN_WINDOWS]
+    tails = [parts_of(len(windows)).tail for windows in enough]
+    if sum(tail.stop - tail.start for tail in tails) < MIN_TAIL_SCORES:
+        had = ", ".join(f"{w.machine} {w.state} {len(w)}" for w in data.healthy) or "none"
+        raise TrainingRefused(
+            f"{folder}: too few healthy windows: {had}; needed are {2 * MIN_LEARN_WINDOWS} of a machine in a state and "
+            f"{6 * MIN_TAIL_SCORES} in all: collect for longer"
+        )
+    return enough
+
+
+def _final(board: Board, later: Fold, terms: Terms) -> Trial:
+    """The winner on all machines. Raises: TrainingRefused: it cannot be fitted there."""
+    if board.folds == (later.name,):
+        return board.winner.trials[0]
+    final = attempt(terms, (board.winner.candidate, later))
+    if isinstance(final, Failed):
+        raise TrainingRefused(f"family {board.winner.candidate.label} on all machines: {final.reason}")
+    return final
+
+
+def _share(one: Material, ratios: F64) -> Share:
+    learned, parts = one.learned, one.parts
+    n_tail = parts.tail.stop - parts.tail.start
+    return Share(
+        learned.machine, learned.state, parts.n_learn, len(one.fit[0]), n_tail, len(ratios), one.n_spikes, ratios
+    )
+
+
+def _left_out(data: Collected, enough: Sequence[Windows]) -> dict[tuple[str, str], int]:
+    """Every row that was not used, by machine and reason."""
+    left_out = Counter(data.left_out)
+    for one in data.healthy:
+        parts = parts_of(len(one))
+        used = parts.n_learn + sum(part.stop - part.start for part in (parts.fit, parts.tail, parts.check))
+        reason, count = (BETWEEN, len(one) - used) if one in enough else (f"too few in state {one.state}", len(one))
+        left_out[one.machine, reason] += count
+    return left_out
+
+
+def _alarm_metrics(
+    kind: Kind, suspect: Sequence[Windows], materials: Sequence[Material], final: Trial
+) -> tuple[Metric, ...]:
+    """What the model says of windows inside alarms, which no part of the training has seen; nothing where there are none."""
+    ratios = [
+        scores_of(final.graph, refer(kind, one.learned.baseline, windows)) / reference
+        for one, reference in zip(materials, final.references, strict=True)
+        for windows in suspect
+        if (windows.machine, windows.state) == (one.learned.machine, one.learned.state)
+    ]
+    if not ratios:
+        return ()
+    above = 100 * share_above(np.concatenate(ratios), final.threshold_x)
+    return (
+        Metric(name="windows inside alarms", value=float(sum(map(len, ratios)))),
+        Metric(name="of these above the threshold", value=rounded(above), unit="%"),
+    )
 
 
 def _data_metrics(data: Collected) -> tuple[Metric, ...]:
-    rows = [Metric(name="vectors used or held back", value=float(data.n_rows))]
+    rows = [Metric(name="vectors in the dataset", value=float(data.n_rows))]
     rows += [Metric(name=f"vectors left out: {reason}", value=float(n)) for reason, n in data.skipped.items()]
     return tuple(rows)
 
@@ -372,15 +360,37 @@ def _data_metrics(data: Collected) -> tuple[Metric, ...]:
 def _baselines(learned: Sequence[Learned], references: Sequence[float]) -> dict[str, dict[str, StateBaseline]]:
     made: dict[str, dict[str, StateBaseline]] = {}
     for one, reference in zip(learned, references, strict=True):
-        made.setdefault(one.machine, {})[one.state] = StateBaseline(
-            location=_rounded_all(one.baseline.location),
-            scale=tuple(_rounded(value) for value in one.baseline.scale.tolist()),
-            normal=_rounded_all(one.baseline.normal),
-            reference_score=_rounded(reference),
-            n_windows=one.baseline.n_windows,
-            envelope_band_hz=one.baseline.envelope_band_hz,
-        )
+        made.setdefault(one.machine, {})[one.state] = _state_baseline(one.baseline, reference)
     return made
+
+
+def _state_baseline(baseline: Baseline, reference: float) -> StateBaseline:
+    return StateBaseline(
+        location=_rounded_all(baseline.location),
+        scale=tuple(rounded(value) for value in baseline.scale.tolist()),
+        normal=_rounded_all(baseline.normal),
+        reference_score=rounded(reference),
+        n_windows=baseline.n_windows,
+        envelope_band_hz=baseline.envelope_band_hz,
+        regression=_state_regression(baseline.regression),
+    )
+
+
+def _state_regression(regression: Regression | None) -> StateRegression | None:
+    if regression is None:
+        return None
+    return StateRegression(
+        centre=_three(regression.centre),
+        low=_three(regression.low),
+        high=_three(regression.high),
+        slope=tuple(_three(row) for row in regression.slope),
+    )
+
+
+def _three(values: F64) -> tuple[float, float, float]:
+    """Of speed, load and ambient temperature; seven significant digits are float32's."""
+    speed, load, ambient = (float(f"{value:.7g}") for value in values.tolist())
+    return speed, load, ambient
 
 
 def synthetic_faults(healthy: tuple[F32, F32], seed: int) -> tuple[F32, F32]:
@@ -425,7 +435,18 @@ def _signal(n_samples: int, impacts_m_s2: float) -> F32:
     return np.asarray(signal + impacts_m_s2 * ring, np.float32)
 
 
-def _draft(kind: Kind, recipe: Recipe, *, tail: Tail, **given: Any) -> Manifest:
+def _draft(
+    kind: Kind,
+    recipe: Recipe,
+    board: Board,
+    final: Trial,
+    *,
+    where: str,
+    settings: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    more: Sequence[Metric] = (),
+    **given: Any,
+) -> Manifest:
     """The manifest without what export fills in: shapes, file hashes, tensor hash."""
     name, _, release = kind.profile.bundle.partition("/")
     nothing = "0" * 64
@@ -439,47 +460,56 @@ def _draft(kind: Kind, recipe: Recipe, *, tail: Tail, **given: Any) -> Manifest:
         shapes=Shapes(z=(1, 1), mask=(1, 1), score=(1, 1), contributions=(1, 1)),
         files={"model.onnx": nothing},
         tensors_sha256=nothing,
-        tail=tail,
+        tail=final.tail,
+        healthy_contributions=final.typical,
         k=recipe.k,
         m=recipe.m,
         false_alarms_per_machine_month=recipe.false_alarms_per_machine_month,
+        reference_threshold=rounded(float(np.median(final.references)) * final.threshold_x),
+        metrics=(
+            *healthy_metrics(final, recipe.terms(kind), where),
+            *sensitivity_metrics(board),
+            *board_metrics(board),
+            *more,
+        ),
+        provenance=_provenance(recipe, board, {**final.settings, **settings}, **provenance),
         **given,
     )
 
 
 def _provenance(
-    source: str, data_version: str, recipe: Recipe, settings: dict[str, Any], code: Sequence[str]
+    recipe: Recipe, board: Board, settings: Mapping[str, Any], *, source: str, data_version: str, code: Sequence[str]
 ) -> Provenance:
+    searched = {
+        "candidate": board.winner.candidate.label,
+        "chosen": board.reason,
+        "held_back": "; ".join(board.folds),
+        "without_figures": "; ".join(f"{labels} ({note})" for note, labels in board.without_figures.items()),
+        **{
+            flag: "; ".join(one.candidate.label for one in board.ranked if one.flag == flag)
+            for flag in (OVER, DOUBTFUL)
+        },
+        "decision_interval_s": recipe.decision_interval_s,
+    }
     return Provenance(
         source=source,
         data_version=data_version,
         seed=recipe.seed,
         code=f"hark-edge {version('hark-edge')}, sources {sources_sha256(code)[:16]}",
-        family=recipe.family,
-        settings=settings,
+        family=board.winner.candidate.family,
+        settings={name: value for name, value in {**settings, **searched}.items() if value != ""},
         libraries={library: version(library) for library in LIBRARIES},
     )
 
 
-def rounded_tail(tail: Tail) -> Tail:
-    """Four significant digits: more is noise, and fewer digits rebuild the same on every CPU."""
-    return Tail(
-        location=_rounded(tail.location),
-        scale=_rounded(tail.scale),
-        shape=_rounded(tail.shape),
-        exceedance_rate=_rounded(tail.exceedance_rate),
-        n=tail.n,
-    )
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+def _exported(
+    kind: Kind, out: Path, draft: Manifest, graph: Graph, healthy: Sequence[Vectors], faulty: Vectors
+) -> Manifest:
+    z_and_mask, starts = joined(healthy), starts_of([len(z) for z, _ in healthy])
+    vectors = golden_vectors(graph, z_and_mask, faulty, draft.reference_threshold, starts)
+    return export(out, graph, draft, golden_sources(kind), vectors, compute_features=golden_features(kind.features))
 
 
 def _rounded_all(values: F64) -> tuple[float | None, ...]:
     """Seven significant digits are float32's; NaN is null."""
     return tuple(None if np.isnan(value) else float(f"{value:.7g}") for value in values.tolist())
-
-
-def _flat(parts: Any) -> F64:
-    return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])

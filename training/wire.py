@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -86,9 +86,20 @@ class ClockBody(Body, frozen=True):
     set: bool
 
 
+class BaselineBody(Body, frozen=True):
+    """That a machine's normal was learned (of one state), or is to be learned anew, and why."""
+
+    what: Literal["learned", "relearn"]
+    state: Text
+    n_windows: int
+    reason: Text
+    although_sick: bool
+
+
 BODIES: dict[str, type[Body]] = {
     "alarm": AlarmBody,
     "clock": ClockBody,
+    "baseline": BaselineBody,
     "feature": FeatureBody,
     "burst": BurstBody,
 }

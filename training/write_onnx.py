@@ -14,7 +14,16 @@ from onnx import TensorProto, helper, numpy_helper
 from training.graph import Graph
 
 OPSET, IR_VERSION = 17, 9
-OPERATORS = {"multiply": "Mul", "subtract": "Sub", "dense": "Gemm", "relu": "Relu", "row_sum": "ReduceSum"}
+OPERATORS = {
+    "multiply": "Mul",
+    "add": "Add",
+    "subtract": "Sub",
+    "minimum": "Min",
+    "maximum": "Max",
+    "dense": "Gemm",
+    "relu": "Relu",
+    "row_sum": "ReduceSum",
+}
 
 
 def to_onnx(graph: Graph) -> bytes:

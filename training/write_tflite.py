@@ -21,7 +21,10 @@ BUILTIN = schema.BuiltinOperator
 # operation -> (operator code, options union member, options class); RELU has no options
 OPERATORS = {
     "multiply": (BUILTIN.MUL, schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
+    "add": (BUILTIN.ADD, schema.BuiltinOptions.AddOptions, schema.AddOptionsT),
     "subtract": (BUILTIN.SUB, schema.BuiltinOptions.SubOptions, schema.SubOptionsT),
+    "minimum": (BUILTIN.MINIMUM, schema.BuiltinOptions.MaximumMinimumOptions, schema.MaximumMinimumOptionsT),
+    "maximum": (BUILTIN.MAXIMUM, schema.BuiltinOptions.MaximumMinimumOptions, schema.MaximumMinimumOptionsT),
     "dense": (BUILTIN.FULLY_CONNECTED, schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptionsT),
     "relu": (BUILTIN.RELU, schema.BuiltinOptions.NONE, None),
     "row_sum": (BUILTIN.SUM, schema.BuiltinOptions.ReducerOptions, schema.ReducerOptionsT),

@@ -8,26 +8,21 @@ to the score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri
 
+from training.families import F64, GRID, LIMIT_PROBABILITY, MIN_VARIANCE, Settings, held, on_grid, refuse_too_few
 from training.graph import Graph, quadratic_form
-
-F64 = NDArray[np.float64]
 
 # Measured on simulated motors and pumps not trained on (0.6, 0.7, 0.8, 0.9 and 0.96 tried): with less, one delta2 for
 # many unlike directions gives healthy scores a heavy tail, and the threshold for the same budget of false alarms rises.
 EXPLAINED = 0.96
-LIMIT_PROBABILITY = 0.01  # T2 and Q are scaled by what they exceed once in a hundred windows
+SETTINGS: Settings = {"explained": (EXPLAINED, 0.8, 0.9)}
 Z_CLIP = 8.0  # one wild window may not own the covariance
-MIN_EIGENVALUE = 0.05  # of the unit-variance scale: no direction is trusted to be quieter than this
-# Tensors are rounded to a grid, because linear algebra and FFT differ in the last bits between CPUs and library builds:
-# on the grid a rebuild gives the same bytes unless a value sits within about 1e-8 of a step. 2^-11 costs 0.3 % of an
-# element and is exact in float32.
-GRID = 2.0**-11
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,30 +48,32 @@ class PcaFit:
         }
 
 
-def fit(z: NDArray[np.floating], mask: NDArray[np.floating], explained: float = EXPLAINED) -> PcaFit:
+def fit(
+    z: NDArray[np.floating],
+    mask: NDArray[np.floating],
+    *,
+    names: Sequence[str] = (),
+    seed: int = 0,
+    starts: Sequence[int] = (0,),
+    explained: float = EXPLAINED,
+) -> PcaFit:
     """Fit on healthy deviations from their own baselines.
 
     The covariance about zero (a baseline's offset is part of what is healthy) is shrunk towards its diagonal by
     Ledoit and Wolf's intensity, because columns are many and machines are few: small eigenvalues of a sample
     covariance are too small, and Q would shout at directions that were merely not seen.
 
-    Args:
-        z: shape (n_windows, n_columns), robust standard deviations. mask: same shape, 1 where the column was present.
-        explained: share of variance that the components of T2 hold.
-    Raises: ValueError: too few windows.
+    Args: explained: share of variance that the components of T2 hold. Others: see `training.families`.
     """
     n_windows, n_columns = z.shape
-    if n_windows < 2 * n_columns:
-        raise ValueError(f"{n_windows} healthy windows for {n_columns} columns; at least {2 * n_columns} are needed")
-    table = np.clip(np.where(np.asarray(mask) > 0, z, 0.0), -Z_CLIP, Z_CLIP).astype(np.float64)
-    covariance, shrinkage = shrunk_covariance(table, np.asarray(mask, np.float64))
+    refuse_too_few(n_windows, n_columns)
+    covariance, shrinkage = shrunk_covariance(held(z, mask, Z_CLIP), np.asarray(mask, np.float64))
     values, vectors = np.linalg.eigh(covariance)
-    values, vectors = np.maximum(values[::-1], MIN_EIGENVALUE), vectors[:, ::-1]
+    values, vectors = np.maximum(values[::-1], MIN_VARIANCE), vectors[:, ::-1]
     share = np.cumsum(values) / values.sum()
     n_components = min(int(np.searchsorted(share, explained)) + 1, n_columns - 1) if n_columns > 1 else 1
     root = _index_root(values, vectors, n_components)
-    matrix = np.round((root + root.T) / 2 / GRID) * GRID
-    return PcaFit(matrix, n_components, float(share[n_components - 1]), shrinkage)
+    return PcaFit(on_grid((root + root.T) / 2), n_components, float(share[n_components - 1]), shrinkage)
 
 
 def shrunk_covariance(table: F64, mask: F64) -> tuple[F64, float]:
@@ -90,7 +87,7 @@ def shrunk_covariance(table: F64, mask: F64) -> tuple[F64, float]:
     together = mask.T @ mask
     moments = (table.T @ table) / np.maximum(together, 1.0)
     seen = np.diag(together) > 1
-    spread = np.sqrt(np.where(seen, np.maximum(np.diag(moments), MIN_EIGENVALUE), 1.0))
+    spread = np.sqrt(np.where(seen, np.maximum(np.diag(moments), MIN_VARIANCE), 1.0))
     shrinkage = float(ledoit_wolf_shrinkage(table[:, seen] / spread[seen], assume_centered=True)) if seen.any() else 1.0
     covariance = (1.0 - shrinkage) * np.where(np.outer(seen, seen), moments, 0.0)
     np.fill_diagonal(covariance, spread**2)

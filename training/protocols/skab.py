@@ -135,6 +135,7 @@ def summary(runs: list[Run]) -> dict[str, Any]:
         **{name: nab(runs, *profile) for name, profile in PROFILES.items()},
         "runs": len(runs),
         "runs_caught": len(delays),
+        "runs_missed": len(faulty) - len(delays),
         "median_delay_s": float(np.median(delays)) if delays else None,
         "false_episodes_per_h": round(episodes / normal_h, 2) if normal_h else 0.0,
     }
