@@ -1,17 +1,29 @@
-"""Made-up gateways and what is trained from them: records as they stand on the wire, a stored dataset, a bundle."""
+"""Made-up gateways and what is trained from them: records as they stand on the wire, a stored dataset, a bundle.
+
+And ways to tamper with a bundle, so that only the check behind its hashes can find it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from agent.inference.bundle import Manifest, read_manifest, sealed
+from agent.inference.golden import golden_features, manifest_columns
+from firmware_bridge.registry import module_named
 from firmware_bridge.upstream import UpstreamRecord, encode_record, topic_record
+from training import families
 from training.collect import Collector
 from training.delta import Dataset
-from training.train import Kind, Recipe, train_site
+from training.export import export, golden_vectors
+from training.train import Kind, Recipe, golden_sources, synthetic_faults, train_site
 
 SITE, GATEWAY = "plant", "gw-01"
 START_NS = 1_790_000_000_000_000_000
@@ -81,6 +93,11 @@ def healthy_vectors(kind: Kind, n_windows: int, seed: int) -> np.ndarray:
     return values
 
 
+def enough_windows(kind: Kind) -> int:
+    """Of each of two machines, so that a covariance of the type's columns may be fitted to a quarter of them."""
+    return 5 * len(kind.floors)
+
+
 def healthy_messages(kind: Kind, n_windows: int) -> Iterator[Message]:
     """Two motors, taken in turns as a gateway does; all through the same stream's sequence."""
     vectors = {machine: healthy_vectors(kind, n_windows, seed) for seed, machine in enumerate(("M-1", "M-2"))}
@@ -102,6 +119,51 @@ def stored(folder: Path, messages: Iterator[Message]) -> Path:
 def site_bundle(root: Path, folder: Path) -> Path:
     """A small bundle, trained through the whole way: dataset -> baselines -> matrix -> tail -> export."""
     kind = Kind.named(root, "motor")
-    dataset = stored(folder / "dataset", healthy_messages(kind, 120))
-    train_site(root, dataset, "motor", folder / "bundle", Recipe())
+    dataset = stored(folder / "dataset", healthy_messages(kind, enough_windows(kind)))
+    train_site(root, dataset, "motor", folder / "bundle", Recipe(("pca",)))
     return folder / "bundle"
+
+
+def family_bundle(root: Path, kind: Kind, family: str, folder: Path) -> Manifest:
+    """A bundle of any family on made-up healthy deviations; what is not the model's is taken from the shipped manifest."""
+    rng = np.random.default_rng(11)
+    z = rng.standard_normal((300, len(kind.floors))).astype(np.float32)
+    healthy = (z, np.ones_like(z))
+    graph = module_named(families, family).fit(*healthy, names=kind.features.names).graph(kind.profile.type)
+    threshold = 2.0 * float(np.quantile(graph.run(*healthy)["score"], 0.95))
+    draft = msgspec.structs.replace(
+        read_manifest(root / "models" / kind.profile.bundle),
+        columns=manifest_columns(kind.features, kind.floors),
+        feature_digest=kind.features.digest,
+        reference_threshold=threshold,
+    )
+    vectors = golden_vectors(graph, healthy, synthetic_faults(healthy, 1), threshold)
+    compute = golden_features(kind.features)
+    return export(folder, graph, draft, golden_sources(kind), vectors, compute_features=compute)
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest and seal it again, so that the check behind its own hash has to find it."""
+    tree = json.loads((path / "manifest.json").read_text())
+    change(tree)
+    content = json.dumps(tree).encode()
+    with suppress(msgspec.ValidationError):
+        content = msgspec.json.encode(sealed(msgspec.json.decode(content, type=Manifest)))
+    (path / "manifest.json").write_bytes(content)
+
+
+def replaced(path: Path, name: str, content: bytes) -> None:
+    """Replace a file and its hash, so that only the checks behind the hash can find it."""
+    (path / name).write_bytes(content)
+    rewritten(path, lambda tree: tree["files"].update({name: hashlib.sha256(content).hexdigest()}))
+
+
+def golden_changed(path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+    """Change the golden arrays and all hashes that know them."""
+    with np.load(path / "golden.npz", allow_pickle=False) as stored:
+        arrays = {name: stored[name].copy() for name in stored.files}
+    change(arrays)
+    np.savez(path / "changed.npz", **arrays)
+    content = (path / "changed.npz").read_bytes()
+    (path / "changed.npz").unlink()
+    replaced(path, "golden.npz", content)

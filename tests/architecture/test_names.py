@@ -13,6 +13,7 @@ NO_UNIT = {
     "function", "max_registers", "scale", "offset", "above", "below", "deadband",
     "below_normal_ratio", "learn_windows", "learn_rows", "vanes", "false_alarms_per_machine_month", "buffer_mib", "scale_floor",
     "severity", "peak", "index", "version", "spread", "speed", "threshold_factor", "exponent_address", "smallest",
+    "scale_floor_ratio", "return_ratio", "above_normal_ratio",
 }  # fmt: skip
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_operation import FILE, every_operation, sequence
 
 from agent.features import feature_set_of
 from agent.inference.bundle import open_bundle
 from agent.inference.golden import golden_features, manifest_columns
+from agent.inference.runtimes import tflite
 from agent.machine import load_machine_profile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +46,18 @@ def test_the_shipped_bundle_passes_the_check_at_the_door(machine_type: str) -> N
         < 1e-4 * limit
     )
     assert all(score > limit for score, faulty in zip(scores, bundle.golden.faulty, strict=True) if faulty)
+
+
+def test_a_model_with_a_memory_runs_here_too() -> None:
+    """Every operation that the writer knows, over a sequence with gaps, against the reference in float64."""
+    graph, runtime, state = every_operation(), tflite.open_model(FILE.read_bytes()), None
+    z, mask = sequence()
+    expected = graph.run(z, mask)
+    for at in range(len(z)):
+        score, contributions, state = runtime.score(z[at], mask[at], state)
+        assert score == pytest.approx(expected["score"][at, 0], rel=1e-5, abs=1e-5)
+        np.testing.assert_allclose(contributions, expected["contributions"][at], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(state, expected["next_state"][at], rtol=1e-5, atol=1e-5)
 
 
 def test_a_tampered_bundle_is_refused_here_too(tmp_path: Path) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from bundles import site_bundle
+from bundles import golden_changed, replaced, rewritten, site_bundle
 
 from agent.errors import BundleRefused
-from agent.inference.bundle import HASHED, Bundle, Manifest, open_bundle, read_manifest, sealed
+from agent.inference.bundle import HASHED, Bundle, open_bundle, read_manifest
 from agent.inference.golden import golden_features, manifest_columns
 from agent.inference.runtime import open_runtime
 from agent.inference.runtimes import tflite
@@ -47,32 +45,6 @@ def opened(path: Path, kind: Kind, engine: str = "onnx") -> Bundle:
     return open_bundle(path, kind.features.digest, engine, golden_features(kind.features), columns)
 
 
-def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the manifest and seal it again, so that the check behind its own hash has to find it."""
-    tree = json.loads((path / "manifest.json").read_text())
-    change(tree)
-    content = json.dumps(tree).encode()
-    with suppress(msgspec.ValidationError):
-        content = msgspec.json.encode(sealed(msgspec.json.decode(content, type=Manifest)))
-    (path / "manifest.json").write_bytes(content)
-
-
-def replaced(path: Path, name: str, content: bytes) -> None:
-    """Replace a file and its hash, so that only the checks behind the hash can find it."""
-    (path / name).write_bytes(content)
-    rewritten(path, lambda tree: tree["files"].update({name: hashlib.sha256(content).hexdigest()}))
-
-
-def golden_changed(path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
-    with np.load(path / "golden.npz", allow_pickle=False) as stored:
-        arrays = {name: stored[name].copy() for name in stored.files}
-    change(arrays)
-    np.savez(path / "changed.npz", **arrays)
-    content = (path / "changed.npz").read_bytes()
-    (path / "changed.npz").unlink()
-    replaced(path, "golden.npz", content)
-
-
 def refused(path: Path, kind: Kind, engine: str = "onnx") -> str:
     with pytest.raises(BundleRefused) as caught:
         opened(path, kind, engine)
@@ -91,6 +63,17 @@ def test_an_untouched_bundle_opens_on_each_engine(original: Path, kind: Kind, en
     assert np.isnan(baseline.location[5])
     assert baseline.reference_score > 0
     assert bundle.baseline("M-1", "running:5") is None
+
+
+def test_a_model_without_memory_is_stepped_like_any_other(original: Path, kind: Kind) -> None:
+    """One way through the agent for all models: what it remembers is nothing, and a vector on its own scores the same."""
+    bundle = opened(original, kind)
+    z, mask = bundle.golden.z[-2], bundle.golden.mask[-2]
+    first = bundle.step(z, mask)
+    again = bundle.step(z, mask, first.state)
+    assert first.state.shape == (0,)
+    assert first.value == again.value == bundle.score(z, mask)[0]
+    assert b'"state"' not in (original / "manifest.json").read_bytes()
 
 
 def test_both_engines_score_alike(original: Path, kind: Kind) -> None:
@@ -154,6 +137,7 @@ def test_a_link_out_of_the_folder_is_refused(bundle: Path, kind: Kind, tmp_path:
         (lambda tree: tree["files"].pop("card.md"), "files: expected"),
         (lambda tree: tree["files"].update({"../x": "0" * 64}), "files: expected"),
         (lambda tree: tree["columns"].pop(), "shapes: expected"),
+        (lambda tree: tree["shapes"].update(state=[1, 1 << 20]), "shape of the state: expected"),
         (lambda tree: tree.update(k=9), "k of m: expected"),
         (lambda tree: tree["baselines"]["M-1"]["running:10"]["scale"].pop(), "baseline of M-1, running:10"),
     ],

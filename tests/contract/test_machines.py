@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.features import feature_set_of
+from agent.features import feature_set_of, known_features
 from agent.machine import load_machine_profile
 from agent.tagbank import STATISTICS
 from firmware_bridge.units import suffix_of
@@ -46,8 +46,12 @@ def test_every_quantity_ends_in_its_unit(profile):
 
 
 def test_raw_temperatures_are_limits_and_never_columns(profile):
-    """They follow load and weather: as columns they double the false alarms, as limits they protect."""
-    tags = [spec.channel for spec in profile.columns if spec.feature in STATISTICS]
+    """They follow load and weather: as columns they double the false alarms, as limits they protect.
+
+    What a temperature is against its own past is another thing: that follows neither.
+    """
+    raw = {name for name in STATISTICS if known_features()[name].transform != "standard"}
+    tags = [spec.channel for spec in profile.columns if spec.feature in raw]
     assert not [name for name in tags if suffix_of(name) in THERMAL]
     assert [limit for limit in profile.limits if suffix_of(limit.channel) in THERMAL]
 
@@ -57,12 +61,19 @@ def test_every_scale_floor_is_positive(profile):
     assert all(spec.scale_floor > 0 for spec in profile.columns)
 
 
+def test_a_floor_of_reading_stands_on_a_linear_column(profile):
+    """A logarithm is a ratio already: its least spread is `scale_floor`."""
+    for spec, column in zip(profile.columns, feature_set_of(profile).columns, strict=True):
+        assert spec.scale_floor_ratio == 0 or column.transform == "linear", column.name
+
+
 def test_every_limit_is_one_thing_with_a_name_of_its_own(profile):
     """Exactly one bound each; the deadband is smaller than the bound, so that it can clear."""
     names = [limit.name for limit in profile.limits]
     assert len(set(names)) == len(names)
     for limit in profile.limits:
-        bounds = [bound for bound in (limit.above, limit.below, limit.below_normal_ratio) if bound is not None]
+        stated = (limit.above, limit.below, limit.below_normal_ratio, limit.above_normal_ratio)
+        bounds = [bound for bound in stated if bound is not None]
         assert len(bounds) == 1, limit.name
         assert limit.deadband < abs(bounds[0]), limit.name
 
@@ -71,5 +82,6 @@ def test_zones_are_in_order_and_the_velocity_limits_follow_them(profile):
     """Alarm at most at 1.25 times B/C, critical at C/D."""
     assert profile.zone_bc_mm_s < profile.zone_cd_mm_s
     above = {limit.name[:15]: limit.above for limit in profile.limits if limit.fault == "high_vibration"}
-    assert profile.zone_bc_mm_s <= above["velocity_zone_c"] <= 1.26 * profile.zone_bc_mm_s
-    assert above["velocity_zone_d"] == profile.zone_cd_mm_s
+    if "burst" in {spec.channel for spec in profile.columns}:
+        assert profile.zone_bc_mm_s <= above["velocity_zone_c"] <= 1.26 * profile.zone_bc_mm_s
+        assert above["velocity_zone_d"] == profile.zone_cd_mm_s

@@ -170,7 +170,7 @@ MANY_TOLD = (
         'sources[1].sensors[0].name = "drive-1": is used already (line 20, sources[0].sensors[1].name); '
         "give each its own name",
     ),
-    (33, "machines[0].type = \"moter\": not known. Did you mean 'motor'?  (motor, pump)"),
+    (33, "machines[0].type = \"moter\": not known. Did you mean 'motor'?  (bearing_scalars, motor, pump, temperature)"),
     (34, 'machines[0].sensors: "accel-1": no source has a sensor of this name.  (drive-1, vib-1)'),
     (
         39,
@@ -604,7 +604,7 @@ def test_values_that_are_not_there_neither_raise_nor_clear_a_limit(tmp_path: Pat
         values["vib"]["temperature_degc"] = 110.0
         hot = [condition for condition, trigger in agent.run(60) if trigger == "raise"]
         assert hot, [event.text for event in agent.events]
-        assert all(condition.startswith("limit:temperature") for condition in hot), hot
+        assert all(condition.startswith(("limit:temperature", "day_one")) for condition in hot), hot
         standing = {alarm.event.condition for alarm in agent.pipeline.standing() if alarm.standing}
         server.trouble.sentinel.add(2)
         assert agent.run(900) == [("sensor:vib:absent", "raise")], "no limit is cleared by a value that is not there"
@@ -743,7 +743,7 @@ def test_one_changed_byte_of_a_model_is_refused_by_every_verb(
     ("change", "file", "says"),
     [
         (lambda tree: tree.update(format=2), "manifest.json", "format: expected 1, got 2"),
-        (lambda tree: tree["columns"].pop(), "manifest.json", "shapes: expected (1, 23) for 23 columns"),
+        (lambda tree: tree["columns"].pop(), "manifest.json", "shapes: expected (1, 38) for 38 columns"),
         (lambda tree: tree.update(surprise=1), "manifest.json", "is not a manifest (Object contains unknown field"),
         (lambda tree: tree["files"].update({"card.md": "0" * 64}), "card.md", "sha256: expected 000000000000.."),
         (lambda tree: tree["tail"].update(scale=-1.0), "manifest.json", "tail: expected location and scale above 0"),
@@ -885,7 +885,8 @@ def recording(folder: Path, *lines: str) -> Path:
     [
         (
             ("a,b,c", "1,2,3"),
-            ", line 1: its columns fit no mapping (skab); add config/recordings/<name>.toml or name one with --recording",
+            ", line 1: its columns fit no mapping (femto, nab, skab); add config/recordings/<name>.toml or name one with "
+            "--recording",
         ),
         ((), ": its first line is empty; a recording begins with the names of its columns"),
     ],
@@ -904,7 +905,7 @@ def test_an_unknown_mapping_is_answered_with_the_known_ones(hark: Callable[..., 
     """Exit code 2: the command was wrong, not the recording."""
     said = hark("replay", recording(tmp_path, HEADER, ROW), "--recording", "skb")
     assert said.code == 2
-    assert "--recording skb: not known; write one of skab, or add this file" in said.err
+    assert "--recording skb: not known; write one of femto, nab, skab, or add this file" in said.err
 
 
 @pytest.mark.parametrize(

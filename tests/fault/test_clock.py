@@ -278,7 +278,7 @@ def test_alarms_and_values_are_those_of_a_clock_that_nobody_touched(plan: Plan, 
 
     assert alarms(told) == alarms(undisturbed)
     assert measured(told) == measured(undisturbed)
-    ends = ["(lasted 20 s)" in event.text for event in told.events if event.trigger == "clear"]
+    ends = ["(lasted 23 s)" in event.text for event in told.events if event.trigger == "clear"]
     assert ends == [True]
     assert not any("1970" in event.text for event in told.events if event.utc_ns >= SET_SINCE_UTC_NS)
 

@@ -129,7 +129,7 @@ def stored_keys(folder: Path) -> set[tuple[str, int]]:
 def dataset_keys(folder: Path) -> Counter[tuple[str, int]]:
     """What the collector wrote, with how often."""
     found: Counter[tuple[str, int]] = Counter()
-    for table in ("alarms", "features", "bursts"):
+    for table in ("alarms", "baseline_events", "features", "bursts"):
         if (folder / "dataset" / table).is_dir():
             rows = DeltaTable(str(folder / "dataset" / table)).to_pyarrow_table(columns=["stream", "seq"])
             found.update(zip(rows["stream"].to_pylist(), rows["seq"].to_pylist(), strict=True))

@@ -73,4 +73,5 @@ def test_twice_as_loud_is_twice_the_level_and_the_same_ratio(seed, decades):
     gain = np.float32(10.0**decades)
     samples = np.random.default_rng(seed).standard_normal((2, 25600)).astype(np.float32)
     expected = compute(samples) * np.where(RATIOS, 1, gain)
-    np.testing.assert_allclose(compute(samples * gain), expected, rtol=1e-4)
+    # a ratio that is next to nothing (spectral kurtosis of noise) is as exact as float32's sums of order one
+    np.testing.assert_allclose(compute(samples * gain), expected, rtol=1e-4, atol=2e-6)

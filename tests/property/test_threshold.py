@@ -137,3 +137,40 @@ def test_dry_run_is_a_share_of_the_learned_power_and_only_while_running() -> Non
     assert [step(t, math.nan, True, normal) for t in range(46, 200)] == [[]] * 154
     assert step(200, 2.9, False, normal) == []
     assert step(260, 2.9, False, normal) == [Change.CLEARED]
+
+
+def test_a_break_is_a_multiple_of_the_learned_level_and_unlearned_it_is_none() -> None:
+    """Four times for ten seconds; on the first day, when nobody knows the level, only absolute limits hold."""
+    limit = Limit(
+        name="break", channel="acceleration_rms_g", fault="high_vibration", above_normal_ratio=4.0, on_delay_s=10.0
+    )
+    watch = LimitWatch([limit])
+
+    def step(seconds: int, value: float, normals: dict[str, float]) -> list[tuple[Change, float]]:
+        changes = watch.step({"acceleration_rms_g": value}, True, normals, seconds * S, seconds)
+        return [(change.change, change.bound) for change in changes]
+
+    assert step(0, 9.0, {}) == step(10, 9.0, {}) == []
+    normals = {"acceleration_rms_g": 0.2}
+    assert step(20, 0.81, normals) == step(30, 0.79, normals) == step(40, 0.81, normals) == []
+    assert step(50, 0.81, normals) == [(Change.RAISED, pytest.approx(0.8))]
+
+
+def test_an_alarm_that_comes_and_goes_is_told_twice_a_day_at_most() -> None:
+    """A score about its threshold for a week must not fill the night with messages, and never be shown as healthy for it."""
+    tracker = ConditionTracker(off_delay_s=600, refractory_s=86_400)
+    raised = cleared = 0
+    for minute in range(7 * 1440):
+        change = tracker.step(1.0 if minute % 120 < 30 else -1.0, minute * 60 * S, 0)
+        raised, cleared = raised + (change is Change.RAISED), cleared + (change is Change.CLEARED)
+    assert (raised, cleared) == (2, 1)
+    assert tracker.standing
+
+
+def test_after_a_quiet_day_an_alarm_that_came_back_clears() -> None:
+    """Refractory, not latched for ever: nobody has to reset it."""
+    tracker = ConditionTracker(off_delay_s=600, refractory_s=86_400)
+    story = [(0, 1.0), (60, -1.0), (700, -1.0), (3600, 1.0), (7200, -1.0), (80_000, -1.0), (93_700, -1.0)]
+    changes = [tracker.step(excess, at_s * S, 0) for at_s, excess in story]
+    assert [change for change in changes if change] == [Change.RAISED, Change.CLEARED, Change.RAISED, Change.CLEARED]
+    assert changes[-1] is Change.CLEARED

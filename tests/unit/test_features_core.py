@@ -198,8 +198,9 @@ def test_unknown_speed_bearing_or_supply_is_absent_never_guessed():
     """Order features need what the machine states; the broad-band ones do not."""
     values, present = MOTOR.compute(window(tone(100.0), point=OperatingPoint()), {}, Nameplate(), CORES[id(MOTOR)])
     absent = {name for name, there in zip(MOTOR.names, present, strict=True) if not there and ":" not in name}
-    lines = {"line_1x_mm_s", "line_2x_mm_s", "line_3x_mm_s", "line_2xlf_mm_s"}
-    ratios = {"bpfo_ratio", "bpfi_ratio", "bsf_ratio", "ftf_ratio"}
+    absent = {name for name in absent if name.startswith(("vibration.", "spectrum.", "envelope."))}
+    lines = {"line_1x_mm_s", "line_2x_mm_s", "line_3x_mm_s", "line_2xlf_mm_s", "line_half_mm_s", "harmonics_mm_s"}
+    ratios = {"bpfo_ratio", "bpfi_ratio", "bsf_ratio", "ftf_ratio", "bpfi_sidebands_ratio", "bsf_sidebands_ratio"}
     assert absent == {f"spectrum.{name}" for name in lines} | {f"envelope.{name}" for name in ratios}
     assert np.isfinite(values[present]).all()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from every_operation import FILE, every_operation, sequence
 
+from agent.errors import BundleRefused
 from agent.inference.runtime import Runtime, engine_module
 from training.families import pca
-from training.graph import Graph, Node, quadratic_form
+from training.graph import OPERATIONS, Graph, quadratic_form
 from training.write_onnx import to_onnx
 from training.write_tflite import to_tflite
 
@@ -31,7 +35,7 @@ def test_both_engines_compute_what_the_graph_means(kind: str, n_columns: int) ->
         z = rng.standard_normal(n_columns).astype(np.float32) * 4
         mask = (rng.random(n_columns) < 0.8).astype(np.float32)
         reference = graph.evaluate({"z": z[None], "mask": mask[None]})
-        score, contributions = runtime.score(z, mask)
+        score, contributions, _ = runtime.score(z, mask)
         assert score == pytest.approx(reference["score"][0, 0], rel=2e-5, abs=1e-5)
         np.testing.assert_allclose(contributions, reference["contributions"][0], rtol=1e-4, atol=1e-4 * (1 + score))
 
@@ -45,7 +49,7 @@ def test_an_absent_column_adds_exactly_nothing(kind: str) -> None:
     mask[4] = 0.0
     calm, wild = z.copy(), z.copy()
     calm[4], wild[4] = 0.0, 1e4
-    score, contributions = runtime.score(calm, mask)
+    score, contributions, _ = runtime.score(calm, mask)
     assert contributions[4] == 0.0
     assert runtime.score(wild, mask)[0] == score
     assert contributions.min() >= 0.0
@@ -59,37 +63,35 @@ def test_the_same_graph_gives_the_same_bytes(write) -> None:  # type: ignore[no-
     assert write(quadratic_form("same", matrix)) == write(quadratic_form("same", matrix.copy()))
 
 
-def autoencoder(n_columns: int) -> Graph:
-    """A family that does not exist yet: every operation that the writers know."""
-    rng = np.random.default_rng(1)
-    return Graph(
-        name="autoencoder",
-        inputs={"z": n_columns, "mask": n_columns},
-        outputs={"score": 1, "contributions": n_columns},
-        constants={
-            "encode": rng.standard_normal((3, n_columns)).astype(np.float32),
-            "decode": rng.standard_normal((n_columns, 3)).astype(np.float32),
-        },
-        nodes=(
-            Node("multiply", ("z", "mask"), "present"),
-            Node("dense", ("present", "encode"), "code"),
-            Node("relu", ("code",), "active"),
-            Node("dense", ("active", "decode"), "rebuilt"),
-            Node("subtract", ("present", "rebuilt"), "error"),
-            Node("multiply", ("error", "error"), "squares"),
-            Node("multiply", ("squares", "mask"), "contributions"),
-            Node("row_sum", ("contributions",), "score"),
-        ),
-    )
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_operation_means_the_same_in_both_engines(kind: str) -> None:
+    """The agent never learns the family; a new one is one file in training/families, made of these operations."""
+    graph = every_operation()
+    assert {node.operation for node in graph.nodes} == set(OPERATIONS)
+    runtime, state = opened(kind, graph), None
+    z, mask = sequence()
+    expected = graph.run(z, mask)
+    for at in range(len(z)):
+        score, contributions, state = runtime.score(z[at], mask[at], state)
+        assert score == pytest.approx(expected["score"][at, 0], rel=1e-5, abs=1e-5)
+        np.testing.assert_allclose(contributions, expected["contributions"][at], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(state, expected["next_state"][at], rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_old_engine_is_tried_on_is_what_is_written_today() -> None:
+    """The cell of tflite-runtime has no writer; see tests/every_operation.py for how to write the file anew."""
+    assert FILE.read_bytes() == to_tflite(every_operation())
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_another_family_joins_with_the_operations_there_are(kind: str) -> None:
-    """The agent never learns the family; a new one is one file in training/families."""
-    graph = autoencoder(6)
-    z, mask = np.linspace(-2, 2, 6, dtype=np.float32), np.ones(6, np.float32)
-    expected = graph.evaluate({"z": z[None], "mask": mask[None]})
-    assert opened(kind, graph).score(z, mask)[0] == pytest.approx(expected["score"][0, 0], rel=1e-5)
+def test_a_model_with_other_tensors_is_refused_by_name(kind: str) -> None:
+    """A state that goes in and never comes out would be no memory."""
+    graph = every_operation()
+    forgetful = replace(graph, outputs={"score": 1, "contributions": graph.inputs["z"]})
+    with pytest.raises(
+        BundleRefused, match=r"expected z, mask -> score, contributions \(and state -> next_state\), got"
+    ):
+        opened(kind, forgetful)
 
 
 def healthy(n_windows: int, n_columns: int) -> np.ndarray:

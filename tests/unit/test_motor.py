@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from simulator.effects import electrics_of
 from simulator.motor import MotorParameters, operate, power_factor_ratio, settled, speed_rpm, torque_ratio_of, warm
 
 MOTOR = MotorParameters()
@@ -71,3 +72,32 @@ def test_varied_motors_differ_and_keep_their_nameplate() -> None:
     assert len({motor.frame_rise_k for motor in motors}) == 20
     assert all(motor.rated_speed_rpm == 1460.0 for motor in motors)
     assert all(abs(motor.frame_time_constant_s / 2700.0 - 1.0) <= 0.3 for motor in motors)
+
+
+def unbalance_ratio(shares: tuple[float, float, float]) -> float:
+    """Largest deviation from the mean, over the mean (NEMA MG 1, 12.45)."""
+    return max(abs(share - sum(shares) / 3.0) for share in shares) / (sum(shares) / 3.0)
+
+
+def test_unbalanced_voltages_make_the_currents_six_to_ten_times_as_unbalanced() -> None:
+    """NEMA MG 1, 14.36: what tells a bad supply from a bad winding, whose currents have no such reason."""
+    supply = operate(MOTOR, 50.0, 5.0, 1470.0, electrics=electrics_of({"motor": {"supply_unbalance": 0.5}}))
+    winding = operate(MOTOR, 50.0, 5.0, 1470.0, electrics=electrics_of({"motor": {"stator_electrical": 0.5}}))
+    volts = unbalance_ratio(supply.voltage_shares)
+    assert volts == pytest.approx(0.03)
+    assert 6.0 <= unbalance_ratio(supply.current_shares) / volts <= 10.0
+    assert unbalance_ratio(winding.voltage_shares) == 0.0
+    assert unbalance_ratio(winding.current_shares) > 0.05
+    assert winding.loss_ratio > operate(MOTOR, 50.0, 5.0, 1470.0).loss_ratio
+
+
+def test_a_motor_without_air_is_hotter_and_slower_to_warm() -> None:
+    """Heat that the fan does not take: the frame rises by as much again, at the same load and in the same room."""
+    sound, blocked = settled(MOTOR, 0.8, 1.0, 0.0, 20.0), settled(MOTOR, 0.8, 1.0, 0.0, 20.0, lost_cooling=1.0)
+    assert 1.7 <= (blocked.frame_degc - 20.0) / (sound.frame_degc - 20.0) <= 2.1
+    assert 5.0 <= blocked.bearing_degc - sound.bearing_degc <= 25.0
+    start = settled(MOTOR, 0.0, 0.0, 0.0, 20.0)
+    same = {"loss_ratio": 0.8, "friction_ratio": 1.0, "extra_bearing_k": 0.0, "ambient_degc": 20.0, "step_s": 1800.0}
+    share = (warm(MOTOR, start, **same).frame_degc - 20.0) / (sound.frame_degc - 20.0)
+    share_without_air = (warm(MOTOR, start, **same, lost_cooling=1.0).frame_degc - 20.0) / (blocked.frame_degc - 20.0)
+    assert share_without_air < 0.8 * share

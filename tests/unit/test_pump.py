@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulator.pump import Hydraulics, PumpParameters, operate
+from simulator.effects import hydraulics_of
+from simulator.pump import Hydraulics, PumpParameters, PumpPoint, operate
 
 PUMP = PumpParameters()
 DUTY = operate(PUMP, 1460.0)
@@ -79,3 +80,46 @@ def test_varied_pumps_are_all_workable_and_quiet() -> None:
         assert 0.8 <= point.flow_m3_h / pump.best_flow_m3_h <= 1.1
         assert 4.0 <= point.shaft_power_kw <= 7.5
         assert point.cavitation_db == 0.0
+
+
+def with_fault(fault: str, severity: float) -> PumpPoint:
+    return operate(PUMP, 1460.0, hydraulics_of(1.0, 0.0, {"pump": {fault: severity}}))
+
+
+def test_a_strainer_takes_suction_pressure_long_before_it_makes_cavitation() -> None:
+    """Days of warning: pressure before the pump falls with the flow through the dirt, the noise comes last."""
+    half, full = with_fault("clogged_strainer", 0.5), with_fault("clogged_strainer", 1.0)
+    assert half.suction_pressure_bar < DUTY.suction_pressure_bar - 0.2
+    assert half.flow_m3_h < 0.97 * DUTY.flow_m3_h
+    assert half.cavitation_db == 0.0
+    assert full.cavitation_db > 0.0
+
+
+def test_fibres_in_the_impeller_cost_head_and_flow_and_take_more_power() -> None:
+    """What tells ragging from wear, which takes power down with the head."""
+    ragged, worn = with_fault("clogged_impeller", 0.5), with_fault("impeller_wear", 0.5)
+    for point in (ragged, worn):
+        assert point.flow_m3_h < DUTY.flow_m3_h
+        assert point.head_m < DUTY.head_m
+    assert ragged.shaft_power_kw > DUTY.shaft_power_kw > worn.shaft_power_kw
+
+
+def test_gas_takes_flow_head_and_power_and_makes_them_swing() -> None:
+    """Per cent by volume cost two to ten times as much; 0.1 to 2 Hz of swing is what cavitation does not have."""
+    gassed = with_fault("air_entrainment", 0.5)
+    for name in ("flow_m3_h", "head_m", "shaft_power_kw"):
+        lost = 1.0 - getattr(gassed, name) / getattr(DUTY, name)
+        assert 2.0 <= lost / 0.03 <= 12.0, name
+    assert 0.05 <= gassed.surge_ratio <= 0.2
+    assert (DUTY.surge_ratio, gassed.cavitation_db) == (0.0, 0.0)
+
+
+def test_a_throttled_pump_runs_at_a_third_of_its_flow_and_a_shut_one_warms_its_liquid() -> None:
+    """Recirculation is a low flow; a dead head is none, at the highest pressure, with 61 % of the power going into the liquid."""
+    throttled, shut = with_fault("recirculation", 1.0), with_fault("dead_head", 1.0)
+    assert 0.25 <= throttled.flow_m3_h / PUMP.best_flow_m3_h <= 0.35
+    assert shut.flow_m3_h < 0.01
+    assert shut.head_m == pytest.approx(PUMP.shutoff_head_m, rel=0.01)
+    assert 0.55 <= shut.shaft_power_kw / DUTY.shaft_power_kw <= 0.65
+    assert 20.0 <= shut.liquid_rise_k <= 70.0
+    assert DUTY.liquid_rise_k == 0.0

@@ -104,7 +104,7 @@ def works(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     own_type = ((topic, payload.replace(b'"motor"', b'"waterworks"')) for topic, payload in records)
     dataset = stored(folder / "dataset", own_type)
-    train_site(folder, dataset, "waterworks", folder / "models" / "waterworks" / "1.0.0", Recipe())
+    train_site(folder, dataset, "waterworks", folder / "models" / "waterworks" / "1.0.0", Recipe(("pca",)))
     return folder
 
 

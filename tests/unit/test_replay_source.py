@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agent.clock import SystemClock
+from agent.config import sensors_of
 from firmware_bridge.errors import ConfigError, RecordingError
 from firmware_bridge.measurement import Block, Quality
 from firmware_bridge.source import ReplaySpec, SourceContext, channels_of, open_source
@@ -56,6 +57,38 @@ def test_a_row_is_a_block_with_the_recording_s_own_clocks(tmp_path: Path) -> Non
         "loop.acceleration_rms_2_g",
         "loop.motor_current_a",
     ]
+
+
+def mapping(folder: Path, times: str) -> Path:
+    """A folder of configuration with one mapping, "rows", whose times are stated so."""
+    (folder / "recordings").mkdir()
+    column = '[[columns]]\ncolumn = "level"\npoint = "acceleration_rms_g"\nplausible = [0.0, 50.0]\n'
+    (folder / "recordings" / "rows.toml").write_text(
+        f'title = "t"\nlicence = "l"\ntime_column = "i"\n{times}\n{column}'
+    )
+    return folder
+
+
+def test_an_index_is_a_time_where_the_mapping_says_how_long_a_row_is(tmp_path: Path) -> None:
+    """Rigs write row numbers; the first may be 0, and a row that is missing is a gap."""
+    config, path = mapping(tmp_path, "time_unit_s = 10.0"), tmp_path / "rows.csv"
+    path.write_text("i,level\n0,0.1\n1,0.2\n3.5,0.3\n")
+    spec = ReplaySpec(name="rows", recording="rows", path=str(path))
+    source = open_source(spec, SourceContext(config, "demo", 0, SystemClock()))
+    assert isinstance(source, ReplaySource)
+    made = rows(source)
+    assert [block.utc_ns for block in made] == [0, 10 * 10**9, 35 * 10**9]
+    assert np.diff([block.monotonic_ns for block in made]).tolist() == [10 * 10**9, 25 * 10**9]
+    path.write_text("i,level\none,0.1\n")
+    with pytest.raises(RecordingError, match="line 2, column 'i': 'one' is not a number"):
+        open_source(spec, SourceContext(config, "demo", 0, SystemClock()))
+
+
+@pytest.mark.parametrize("times", ["", 'time_unit_s = 10.0\ntime_format = "%H:%M:%S"'])
+def test_times_are_dates_or_numbers_and_never_both(tmp_path: Path, times: str) -> None:
+    """Half a mapping would play a recording at the wrong speed."""
+    with pytest.raises(ConfigError, match="write either time_format"):
+        load_recording(mapping(tmp_path, times), "rows")
 
 
 def test_an_empty_cell_is_not_available_and_an_absurd_one_is_out_of_range(tmp_path: Path) -> None:
@@ -153,6 +186,12 @@ def test_a_missing_file_and_an_unknown_mapping_are_named(tmp_path: Path) -> None
         open_source(ReplaySpec(name="r", recording="skab", path=str(tmp_path / "nowhere.csv")), context)
     with pytest.raises(ConfigError, match="skab"):
         channels_of(ReplaySpec(name="r", recording="nothing", path="x"), CONFIG)
+
+
+def test_a_recording_is_silent_by_its_own_interval() -> None:
+    """A row a second: after a gap it is believed again in seconds, not in the minutes that a row a minute would take."""
+    (sensor,) = sensors_of(ReplaySpec(name="r", recording="skab", path="x"), CONFIG)
+    assert sensor.interval_s == load_recording(CONFIG, "skab").sample_interval_s
 
 
 @pytest.mark.parametrize("name", recordings_in(CONFIG))

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simulator.faults import FAULTS, impulse_peak_g
+from simulator.fleet import Kind, VirtualMachine
 from simulator.sensors import BurstSensor
 from simulator.vibration import BEARINGS, G_M_S2, MOTOR_DE, PUMP_DE, Conditions, Impulses, Levels, MeasuringPoint
 
@@ -64,10 +65,14 @@ def test_a_spall_shows_in_each_indicator_when_it_should(
     assert np.mean([kurtosis(row) for row in rows]) == pytest.approx(peakedness, rel=0.15)
 
 
-@pytest.mark.parametrize("faults", [{}, {"bearing_outer_race": 0.6}, {"unbalance": 0.4}, {"lubrication": 0.7}])
+AGREES = [{}, {"bearing_outer_race": 0.6}, {"unbalance": 0.4}, {"lubrication": 0.7}]
+AGREES += [{"air_gap_eccentricity": 0.5}, {"broken_rotor_bar": 0.8}, {"over_greasing": 1.0}, {"bent_shaft": 0.5}]
+
+
+@pytest.mark.parametrize("faults", AGREES)
 def test_the_closed_form_agrees_with_the_waveform(faults: dict[str, float]) -> None:
     """A scalar sensor's values come from formulas, a burst from samples; they must tell of the same machine."""
-    levels = POINT.levels(Conditions(faults=faults))
+    levels = POINT.levels(Conditions(pole_pass_hz=2.1, faults=faults))
     told, rows = POINT.indicators(levels, 2, 0.0), bursts(levels, 6)
     low = [np.fft.irfft(np.where(np.fft.rfftfreq(N, 1 / RATE_HZ) <= 4000, np.fft.rfft(row), 0)) for row in rows]
     assert told.velocity_rms_mm_s == pytest.approx(np.mean([velocity_rms_mm_s(row) for row in rows]), rel=0.06)
@@ -159,6 +164,86 @@ def test_cavitation_noise_is_high_and_breathes_with_the_vanes() -> None:
     power = np.abs(np.fft.ifft(np.where((f > 3500) & (f < 9000), spectrum, 0))) ** 2
     lines = np.abs(np.fft.rfft(power - power.mean()))[20:400]
     assert abs(int(np.argmax(lines)) + 20 - 6 * 24.45) <= 2
+
+
+def test_flow_that_turns_back_rumbles_below_2_khz_and_shakes_at_vane_pass() -> None:
+    """Low flow is loud where cavitation is not: that tells throttling from lost suction."""
+    point = MeasuringPoint(PUMP_DE)
+    quiet = point.levels(Conditions())
+    low = point.levels(Conditions(flow_ratio=0.3, turned_back=0.5))
+    rows = [bursts(levels, 1, point)[0] for levels in (quiet, low)]
+    assert band_rms_g(rows[1], 200, 2000) > 3.0 * band_rms_g(rows[0], 200, 2000)
+    assert band_rms_g(rows[1], 5000, 10_000) < 1.3 * band_rms_g(rows[0], 5000, 10_000)
+    assert low.orders[6.0][1] > 3.0 * quiet.orders[6.0][1]  # along the shaft
+    told = point.indicators(low, 2, 0.0)
+    assert told.hf_acceleration_rms_g == pytest.approx(band_rms_g(rows[1], 1000, 4000), rel=0.15)
+
+
+def test_fluted_races_have_both_their_lines_and_a_hump() -> None:
+    """Shaft currents burn a washboard into the races: families of both, over a broad hump at 2 to 4 kHz."""
+    levels = POINT.levels(Conditions(faults={"bearing_fluting": 0.6}))
+    ratios = (BEARINGS["6308"].outer_race_ratio, BEARINGS["6308"].inner_race_ratio)
+    assert [train.rate_hz / 24.45 for train in levels.impulses] == pytest.approx(list(ratios), rel=0.01)
+    assert levels.hump_g > 0.5 * levels.noise_g
+    assert levels.burst_noise_g == 0.0
+
+
+def test_electrical_faults_are_gone_with_the_supply() -> None:
+    """The oldest test of an electrician: what falls silent at power-off was the field's pull, not the shaft's."""
+    faults = {"air_gap_eccentricity": 0.7, "broken_rotor_bar": 0.7, "stator_electrical": 0.7}
+    on, off = (
+        POINT.levels(Conditions(pole_pass_hz=2.0, faults=faults)),
+        POINT.levels(Conditions(line_hz=0.0, faults=faults)),
+    )
+    assert on.twice_line_mm_s[2] > 2.0
+    assert sorted(tone.frequency_hz for tone in on.tones) == pytest.approx([22.45, 26.45, 75.55, 124.45])
+    assert (off.twice_line_mm_s[2], off.tones) == (0.0, ())
+
+
+def test_a_bent_shaft_shakes_along_itself_and_a_worn_coupling_three_times_a_turn() -> None:
+    """How either differs from unbalance (1x, radial) and from misalignment (2x more than 3x)."""
+    healthy = POINT.levels(Conditions()).orders
+    bent = POINT.levels(Conditions(faults={"bent_shaft": 0.5})).orders
+    worn = POINT.levels(Conditions(faults={"coupling_wear": 0.5})).orders
+    assert bent[1.0][1] - healthy[1.0][1] > 1.5
+    assert bent[2.0][1] > 2.0 * healthy[2.0][1]
+    assert worn[3.0][2] > worn[2.0][2] > worn[1.0][2]
+
+
+# Counts of every 3000th sample of three axes, of machines as they were before there were more faults than ten.
+KEPT: list[tuple[Kind, int, int, list[list[int]]]] = [
+    (
+        "motor",
+        1,
+        0,
+        [
+            [-169, 24, -135, -88, 48, 56, 50, 8, 15],
+            [101, -55, -70, -59, 36, 57, 77, -50, 44],
+            [83, 162, -84, 120, -57, 32, 54, -111, 25],
+        ],
+    ),
+    (
+        "pump",
+        7,
+        3,
+        [
+            [-41, 26, -6, -49, -133, -118, 68, -145, -309],
+            [38, 22, 67, 28, -88, 139, -6, 39, -67],
+            [40, 208, -65, -68, 122, 145, -157, -63, -144],
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "seed", "moment", "counts"), KEPT)
+def test_healthy_bursts_of_a_seed_stay_what_they_were(
+    kind: Kind, seed: int, moment: int, counts: list[list[int]]
+) -> None:
+    """Shipped models were trained on them: a new fault may take no random number from a machine that does not have it."""
+    samples, _, _ = VirtualMachine(kind, seed).sample(moment)
+    scale_m_s2 = BurstSensor("mems_16g", np.random.default_rng(0)).scale_m_s2
+    seen = np.rint(samples[:, ::3000] / np.float32(scale_m_s2))
+    assert np.abs(seen - np.array(counts)).max() <= 1.0  # another processor may round the last count differently
 
 
 def test_a_burst_sensor_clips_at_full_scale_and_counts_whole_steps() -> None:

@@ -93,3 +93,42 @@ def test_noise_does_not_chatter():
     readings = [(1, 1460 * (1 + 0.002 * n), 6 * (1 + 0.05 * p)) for n, p in rng.standard_normal((3600, 2))]
     assert keys(tracker, *readings) == ["unknown", "running:10"]
     assert tracker.state == OperatingState(Mode.RUNNING, 10)
+
+
+def told_by(tracker, name, *stretches):
+    """The states met with one quantity alone, one reading a second."""
+    met: list[str] = []
+    second = 0
+    for seconds, value in stretches:
+        for _ in range(seconds):
+            key = tracker.step(NAN, NAN, second * S, **{name: value}).key
+            met += [key] if not met or met[-1] != key else []
+            second += 1
+    return met
+
+
+def test_current_alone_tells_a_run_from_a_stop():
+    """A clamp on one phase is often all there is. A motor without load still takes 40 % of its rated current."""
+    tracker = StateTracker(RULE, rated_current_a=14.4)
+    assert told_by(tracker, "current_a", (3, 0.0), (100, 12.0), (40, 6.0), (5, 0.1)) == [
+        "off",
+        "starting",
+        "running:0",
+        "off",
+    ]
+
+
+def test_vibration_alone_tells_a_run_from_a_stop_beside_a_running_neighbour():
+    """A standing machine shakes with its neighbour, by up to a quarter of its own level; its sensor's noise is below a floor."""
+    met = told_by(StateTracker(RULE), "vibration_floors", (60, 1.2), (100, 5.0), (60, 1.2), (100, 5.0))
+    assert met[-3:] == ["off", "starting", "running:0"]
+    assert told_by(StateTracker(RULE), "vibration_floors", (60, 0.4)) == ["off"]
+
+
+def test_a_machine_that_never_stops_is_never_said_to_stand():
+    """Load makes it louder and quieter; and after a repair it is a tenth of what it was."""
+    assert told_by(StateTracker(RULE), "vibration_floors", (100, 4.0), (100, 9.0), (100, 4.0)) == [
+        "unknown",
+        "running:0",
+    ]
+    assert told_by(StateTracker(RULE), "vibration_floors", (100, 50.0), (100, 5.0)) == ["unknown", "running:0"]

@@ -102,13 +102,14 @@ def test_the_latest_word_of_a_channel_is_its_value_or_nothing():
     """A bad word after a good one is no value, and its quality says so; the means keep what they had."""
     bank = TagBank(2, PLAN)
     feed(bank, [2.5], [1.0])
-    assert (bank.latest(0), bank.latest(1)) == (2.5, None)
+    assert np.array_equal(bank.latest_of(np.arange(2)), [2.5, np.nan], equal_nan=True)
     feed(bank, [np.nan], [2.0], quality=Quality.BAD_COMM)
-    assert bank.latest(0) is None
+    assert np.isnan(bank.latest_of(np.array([0])))[0]
     assert bank.quality().tolist() == [Quality.BAD_COMM, Quality.BAD]
     assert bank.level()[0] == 2.5
     feed(bank, [np.nan], [3.0], channel=1, quality=Quality.GOOD)
-    assert (bank.latest(1), bank.quality()[1]) == (None, Quality.BAD)
+    assert np.isnan(bank.latest_of(np.array([1])))[0]
+    assert bank.quality()[1] == Quality.BAD
 
 
 def test_after_a_gap_a_channel_starts_anew():
@@ -190,3 +191,23 @@ def test_the_benchmark_measures_the_bank_with_and_without_medians():
     told = tagbank_over_bare(0.05)
     assert 1 < told["tagbank_over_bare"] < told["tagbank_median_over_bare"]
     assert 0 < told["tagbank_ns_per_tag"] < told["tagbank_median_ns_per_tag"]
+
+
+def test_a_young_mean_of_days_is_the_plain_mean_of_what_was_seen():
+    """A mean of two weeks that began on a cold morning would take weeks to forget it."""
+    rng = np.random.default_rng(3)
+    values = 80 + 5 * rng.standard_normal(300)
+    bank = TagBank(1, TagPlan(3600.0, 1e6, gap_s=1e5, settled_s=2e5))
+    feed(bank, values, 600.0 * np.arange(300))
+    assert bank.slow_level()[0] == pytest.approx(values.mean(), rel=1e-6)
+    spread = (bank.level()[0] - values.mean()) / values.std()
+    assert bank.deviation()[0] == pytest.approx(spread, rel=1e-3)
+
+
+def test_a_deviation_counts_once_the_plan_says_that_it_has_settled():
+    """Two slow time constants, or what the plan states for quantities of days."""
+    for plan, settled_s in ((PLAN, 200.0), (TagPlan(10.0, 100.0, gap_s=60.0, settled_s=30.0), 30.0)):
+        bank = TagBank(1, plan)
+        for second in range(0, 260, 10):
+            feed(bank, [np.sin(second)], [second])
+            assert bank.read("tag.deviation", 0, second * S)[1] == (second >= settled_s)

@@ -8,17 +8,27 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from bundles import Message, alarm_body, feature_body, healthy_messages, healthy_vectors, message, stored
+from bundles import (
+    Message,
+    alarm_body,
+    enough_windows,
+    feature_body,
+    healthy_messages,
+    healthy_vectors,
+    message,
+    stored,
+)
 
+from agent.__main__ import run
 from agent.inference.bundle import open_bundle
 from agent.inference.golden import golden_features, nameplate_from, nameplate_numbers
-from training.dataset import Simulated, TrainingRefused, collected, simulated_faults, standing_alarms
+from training.dataset import Simulated, TrainingRefused, _Sorted, collected, simulated_faults, standing_alarms
 from training.metrics import roc_auc
-from training.protocols import motor_pump
-from training.train import Kind, Recipe, learn, scores_of, train_generic, train_site
+from training.train import Kind, Recipe, learn, train_generic, train_site
 
 
 @pytest.fixture(scope="module")
@@ -48,35 +58,80 @@ def test_vectors_within_an_alarm_are_not_healthy(kind: Kind, tmp_path: Path) -> 
     data = collected(stored(tmp_path, eventful(kind)), "motor", kind.features)
     assert [len(windows) for windows in data.healthy] == [80]
     assert [len(windows) for windows in data.suspect] == [20]
-    assert dict(data.skipped) == {"another type": 1, "another digest": 1, "not running": 1}
+    assert data.skipped == {"another type": 1, "another digest": 1, "not running": 1, "inside an alarm": 20}
+    assert data.n_rows == 80 + sum(data.skipped.values())
+    assert data.left_out["M-1", "inside an alarm"] == 20
     assert data.youngest_utc == iso(99)
     named = json.loads((tmp_path / "columns.json").read_text())
     assert named[kind.features.digest]["columns"] == list(kind.features.names)
 
 
-def test_an_alarm_without_an_end_stands_for_ever(kind: Kind) -> None:
+def event(seq: int, day: int, state: str, onset_day: int = 1) -> dict[str, Any]:
+    """One stored transition of one alarm, at a day of January as the gateway's clock said."""
+    onset, at = (datetime(2026, 1, d, tzinfo=UTC) for d in (onset_day, day))
+    of = {"site": "s", "machine": "M", "gateway": "gw-01", "alarm_id": "a"}
+    return {**of, "seq": seq, "utc": at, "onset_utc": onset, "state": state}
+
+
+def days(*events: dict[str, Any]) -> list[tuple[int, int]]:
+    """From which day to which day the alarm stood; 31 is for ever."""
+    spans = standing_alarms(events)[("s", "M")]
+    return [(start.day, end.day) for start, end in spans]
+
+
+def test_an_alarm_without_an_end_stands_for_ever() -> None:
     """What was never said to be over is not healthy."""
-    row = {
-        "site": "s",
-        "machine": "M",
-        "alarm_id": "a",
-        "utc_ns": 5,
-        "seq": 1,
-        "utc": datetime(2026, 1, 2, tzinfo=UTC),
-        "onset_utc": datetime(2026, 1, 1, tzinfo=UTC),
-        "state": "acknowledged",
-    }
-    start, end = standing_alarms([row])[("s", "M")][0]
-    assert (start.day, end.year) == (1, 9999)
+    assert days(event(1, 2, "acknowledged")) == [(1, 31)]
+
+
+def test_a_step_of_the_clock_does_not_mix_up_an_alarms_events() -> None:
+    """The end was written last, but the clock had been set back by then; and an alarm that came back stands twice."""
+    raised, ended = event(1, 9, "unacknowledged", 8), event(2, 5, "rtn_unacknowledged", 8)
+    assert days(ended, raised) == [(5, 9)]
+    again, over = event(3, 20, "unacknowledged", 19), event(4, 22, "normal", 19)
+    assert days(raised, ended, again, over) == [(5, 9), (19, 22)]
+
+
+def row(seq: int, values: list[float], second: float | None = None) -> dict[str, Any]:
+    """One stored vector, every ten seconds."""
+    utc_ns = round((10.0 * seq if second is None else second) * 1e9)
+    present = [not np.isnan(value) for value in values]
+    of = {"machine": "M", "state": "running:10", "gateway": "gw-01", "seq": seq, "utc_ns": utc_ns}
+    return {**of, "values": values, "present": present}
+
+
+def test_rows_that_say_nothing_new_are_left_out_and_counted() -> None:
+    """A value that a device repeats, a vector that is mostly absent, and bursts closer than the cadence; in order of writing."""
+    rows = _Sorted()
+    for seq in range(20):
+        rows.add(row(seq, [float(seq), 1.0, 2.0, 3.0]))
+    rows.add(row(20, [19.0, 1.0, 2.0, 3.0]))
+    rows.add(row(21, [21.0, np.nan, np.nan, np.nan]))
+    rows.add(row(23, [23.0, 1.0, 2.0, 3.0], second=222.0))
+    rows.add(row(22, [22.0, 1.0, 2.0, 3.0], second=220.0))
+    rows.add(row(24, [24.0, 1.0, 2.0, 3.0], second=30.0))  # the clock was set back
+    [windows] = rows.windows()
+    assert windows.values[-3:, 0].tolist() == [19.0, 22.0, 24.0]
+    reasons = ("repeats the one before", "most columns absent", "closer than the cadence")
+    assert rows.left_out == {("M", reason): 1 for reason in reasons}
+    assert rows.cadence_s() == 10.0
 
 
 def test_a_site_bundle_runs_and_knows_its_machines(root: Path, kind: Kind, tmp_path: Path) -> None:
     """`hark train` on collected data, and on both engines the same verdict: a shifted column is far above the threshold."""
-    dataset = stored(tmp_path / "data", healthy_messages(kind, 120))
+    dataset = stored(tmp_path / "data", healthy_messages(kind, enough_windows(kind)))
     command = [sys.executable, "-m", "agent", "train", str(dataset), "--machine-type", "motor", "--json"]
-    ended = subprocess.run([*command, "--out", str(tmp_path / "bundle")], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [*command, "--family", "pca", "--out", str(tmp_path / "bundle")], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["baselines"] == 2
+    answer = json.loads(ended.stdout)
+    assert answer["baselines"] == 2
+    assert {line["candidate"] for line in answer["leaderboard"]} == {"pca", "pca explained=0.8", "pca explained=0.9"}
+    assert [line["ships"] for line in answer["leaderboard"]].count(True) == 1
+    assert answer["chosen"].startswith("pca")
+    assert Path(answer["report"]) == tmp_path / "bundle.report.html"
+    assert "<svg" in Path(answer["report"]).read_text("utf-8")
     values = healthy_vectors(kind, 5, 0)
     sick = values.copy()
     sick[:, 0] *= 8.0
@@ -84,7 +139,7 @@ def test_a_site_bundle_runs_and_knows_its_machines(root: Path, kind: Kind, tmp_p
         bundle = open_bundle(tmp_path / "bundle", kind.features.digest, engine, golden_features(kind.features))
         baseline = bundle.baseline("M-1", "running:10")
         assert baseline is not None
-        limit = baseline.reference_score * bundle.manifest.tail.quantile(Recipe().window_probability)
+        limit = baseline.reference_score * bundle.manifest.tail.quantile(Recipe().terms(kind).window_probability)
         for row, wrong in zip(values, sick, strict=True):
             z, judged = baseline.refer(row, np.isfinite(row), kind.transforms)
             assert bundle.score(z, judged.astype(np.float32))[0] < limit
@@ -105,9 +160,9 @@ def test_too_few_vectors_are_refused_with_what_is_there_and_what_is_needed(
         train_site(root, few, "pump", tmp_path / "out", Recipe())
     with pytest.raises(TrainingRefused, match="holds no features table"):
         train_site(root, tmp_path / "nothing", "motor", tmp_path / "out", Recipe())
-    with pytest.raises(TrainingRefused, match=r"family forest: .*it has pca"):
+    with pytest.raises(TrainingRefused, match=r"family .*no 'forest'; it has .*pca"):
         train_site(
-            root, stored(tmp_path / "more", healthy_messages(kind, 120)), "motor", tmp_path / "out", Recipe("forest")
+            root, stored(tmp_path / "more", healthy_messages(kind, 120)), "motor", tmp_path / "out", Recipe(("forest",))
         )
     assert not (tmp_path / "out").exists()
 
@@ -117,8 +172,8 @@ def test_a_generic_bundle_sees_faults_on_machines_it_does_not_know(
     root: Path, tmp_path: Path, machine_type: str
 ) -> None:
     """The whole way from simulated bursts to an exported bundle, on a fleet as small as it can be."""
-    recipe = Recipe(n_fit=2, n_tail=1, n_check=1, learn_windows=20, later_windows=28)
-    manifest = train_generic(root, machine_type, tmp_path / "bundle", recipe)  # type: ignore[arg-type]
+    recipe = Recipe(("pca",), n_fit=4, n_tail=1, n_check=1, learn_windows=20, later_windows=28, n_moments=1)
+    manifest = train_generic(root, machine_type, tmp_path / "bundle", recipe).manifest  # type: ignore[arg-type]
     figures = {metric.name: metric.value for metric in manifest.metrics}
     assert figures["AUC, all faults and severities"] > 0.8
     kind = Kind.named(root, machine_type)
@@ -135,15 +190,24 @@ def test_a_generic_bundle_sees_faults_on_machines_it_does_not_know(
 
 
 def _graph_of(bundle):  # type: ignore[no-untyped-def]
-    """The opened model as something `scores_of` can ask."""
+    """The opened model as something that a machine's scores can be asked of."""
 
     class Asked:
-        def evaluate(self, feeds):  # type: ignore[no-untyped-def]
-            rows = zip(feeds["z"], feeds["mask"], strict=True)
-            return {"score": np.array([[bundle.score(z, mask)[0]] for z, mask in rows])}
+        def run(self, z, mask, starts):  # type: ignore[no-untyped-def]
+            return {"score": np.array([[bundle.score(*row)[0]] for row in zip(z, mask, strict=True)])}
 
-    assert scores_of.__doc__
     return Asked()
+
+
+def test_a_type_without_data_is_made_by_command_as_it_is_shipped(root: Path, tmp_path: Path) -> None:
+    """`make models` gives the same model on every computer; only the hash of the sources moves with them."""
+    made, shipped = tmp_path / "made", root / "models" / "bearing_scalars" / "1.0.0"
+    assert run(["train", "--generic", "bearing_scalars", "--family", "votes", "--out", str(made), "--json"]) == 0
+    for name in ("model.onnx", "model.tflite", "golden.npz"):
+        assert (made / name).read_bytes() == (shipped / name).read_bytes(), name
+    card = (made / "card.md").read_text()
+    assert "trained on nothing" in card
+    assert "tail of healthy scores" not in card
 
 
 def test_a_nameplate_survives_the_golden_file() -> None:
@@ -160,50 +224,6 @@ def test_auc_counts_ties_half() -> None:
     assert roc_auc([1.0, 3.0], [2.0, 0.0]) == 0.25
 
 
-# ---------------------------------------------------------------------------------------------- evaluate motor_pump
-def recordings(folder: Path) -> Path:
-    """Three healthy recordings of one machine and a faulty one with twice the second harmonic, in the set's layout."""
-    rng = np.random.default_rng(9)
-    time_s = np.arange(5000) / 1000
-    slices, labels, names = [], [], []
-    for name, harmonic, n_slices in (("H-1", 1.0, 12), ("H-2", 1.0, 12), ("H-3", 1.0, 12), ("F-1", 4.0, 6)):
-        for _ in range(n_slices):
-            phase = rng.uniform(0, 6, (2, 3))
-            tone = 300 * np.sin(2 * np.pi * 49.7 * time_s[:, None] + phase[0])
-            tone += 150 * harmonic * np.sin(2 * np.pi * 99.4 * time_s[:, None] + phase[1])
-            slices.append(tone + 200 * rng.standard_normal((5000, 3)))
-            labels.append(int(harmonic > 1))
-            names.append(name)
-    acc = np.array(slices, np.float32)
-    folder.mkdir()
-    steps = np.full((len(slices), 3), 0.01, np.float32)
-    np.savez(folder / "any_name.npz", acc=acc * 0.01, lsb_step=steps, label=labels, recording=names, fs=1000)
-    return folder
-
-
-@pytest.mark.parametrize("engine", ["onnx", "tflite"])
-def test_motor_pump_finds_the_fault_and_leaves_the_healthy_alone(tmp_path: Path, engine: str) -> None:
-    """Any folder of that layout, also one nobody has seen; one JSON object."""
-    command = [sys.executable, "-m", "agent", "evaluate", "motor_pump", str(recordings(tmp_path / "set")), "--json"]
-    ended = subprocess.run([*command, "--engine", engine], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    figures = json.loads(ended.stdout)
-    assert set(figures) == {"far_pct", "detection_pct", "auc", "per_recording"}
-    assert figures["auc"] > 0.99
-    assert figures["detection_pct"] > 95
-    assert figures["far_pct"] < 10
-    assert set(figures["per_recording"]) == {"H-1", "H-2", "H-3", "F-1"}
-
-
-def test_a_folder_that_is_no_recording_is_one_clear_line(tmp_path: Path) -> None:
-    """Empty, or something else in an .npz."""
-    with pytest.raises(motor_pump.RecordingError, match=r"holds no \.npz"):
-        motor_pump.evaluate(tmp_path, tmp_path)
-    np.savez(tmp_path / "other.npz", acc=np.zeros(3))
-    with pytest.raises(motor_pump.RecordingError, match=r"other\.npz: is not a motor_pump recording"):
-        motor_pump.evaluate(tmp_path, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -211,7 +231,7 @@ def test_a_folder_that_is_no_recording_is_one_clear_line(tmp_path: Path) -> None
         (["train", "data", "--out", "x"], "add --machine-type"),
         (["train", "--generic", "motor"], "add --out"),
         (["train", "--generic", "fan", "--out", "x"], "the simulator has motor and pump"),
-        (["evaluate", "unheard", "."], "it has bearings, motor_pump, skab"),
+        (["evaluate", "unheard", "."], "has no 'unheard'; it has bearings"),
         (["data", "check", "/nowhere"], "is no dataset"),
         (["model", "verify", "/nowhere"], "manifest.json"),
     ],

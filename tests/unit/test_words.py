@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 
 import pytest
 
 from agent.clock import Moment
 from agent.decision.alarm import AlarmBook, Condition
+from agent.decision.sensorwatch import SensorFault
+from agent.diagnosis import catalogue
 from agent.notifiers import MachineName, alarm_message
 from agent.notifiers.log import LogNotifier
 from agent.notifiers.mqtt import MqttNotifier
-from agent.vocabulary import AlarmClass, AlarmEvent, Cause, Evidence, Explanation, Severity
+from agent.vocabulary import AlarmClass, AlarmEvent, Cause, Evidence, Explanation, Forecast, Severity
 from agent.words import Words
 
 WORDS = Words("en", UTC)
@@ -28,7 +31,9 @@ PARTS = {"bearing": "DE bearing 6308", "bearing_short": "DE bearing"}
 
 def explanation(seen: Evidence, fault: str, confidence: float) -> Explanation:
     causes = (Cause(fault, WORDS.fault(fault, PARTS), confidence),) if fault else ()
-    return Explanation((seen,), causes, WORDS.action(fault, PARTS), 24.0, "all columns measured")
+    return Explanation(
+        (seen,), causes, WORDS.action(fault, PARTS), catalogue()[fault].act_within_h, "all columns measured"
+    )
 
 
 WEAR = explanation(LINE, "bearing_outer_race", 0.82)
@@ -36,21 +41,21 @@ CASES = {
     "bearing": (
         Condition("M-101A", "model", AlarmClass.MODEL, Severity.HIGH, ONSET_NS, WEAR),
         "HIGH M-101A: outer-race wear of DE bearing 6308, 82 %. Outer-race envelope line at 73.6 Hz 14x (normal 1.6x, "
-        "limit 4.1x), since 14:05. Do: grease the DE bearing today and listen; plan its change within 2 weeks. "
+        "limit 4.1x), since 14:05. Do: within 24 h grease the DE bearing and listen; plan its change within 2 weeks. "
         "Alarm 0000",
     ),
     "unclear": (
         Condition(
             "M-101A", "model", AlarmClass.MODEL, Severity.LOW, ONSET_NS,
-            replace(explanation(LINE, "bearing_outer_race", 0.59), action=WORDS.unclear_action("vibration")),
+            replace(explanation(LINE, "bearing_outer_race", 0.59), action=WORDS.unclear_action("impacts"), act_within_h=None),
         ),
         "LOW M-101A: outer-race envelope line 8.7x normal, cause unclear. Outer-race envelope line at 73.6 Hz 14x "
-        "(normal 1.6x, limit 4.1x), since 14:05. Do: check mounting bolts, then listen to the bearings. "
+        "(normal 1.6x, limit 4.1x), since 14:05. Do: listen to the bearings, grease them, and look again after 1 h. "
         "Alarm 0000",
     ),
     "limit": (
         Condition("P-101A", "limit:dry_run", AlarmClass.LIMIT, Severity.CRIT, ONSET_NS, explanation(POWER, "dry_run", 1.0)),
-        "CRIT P-101A: dry run. Power 2.1 kW (normal 5.9 kW, limit 3.6 kW), since 14:05. Do: stop the pump NOW, prime it, "
+        "CRIT P-101A: dry run. Power 2.1 kW (normal 5.9 kW, limit 3.6 kW), since 14:05. Do: NOW stop the pump, prime it, "
         "inspect the seal. Alarm 0000",
     ),
     "sensor": (
@@ -167,6 +172,125 @@ def test_the_shift_book_has_one_line_for_each_transition(caplog: pytest.LogCaptu
             LogNotifier().notify(item)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert caplog.messages[0].startswith("alarm: HIGH M-101A: outer-race wear")
+
+
+# ---------------------------------------------------------------------------------------------- every message there can be
+GSM_ALPHABET = set(  # GSM 03.38, the characters that take one place
+    "@$_ !\"#%&'()*+,-./0123456789:;<=>?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+LONGEST = 3 * 153  # three segments of a long message
+FAR = Forecast("spectrum.velocity_rms_mm_s", 4.5, 70.0, 120.0, 216.0)
+SPEED = Evidence("spectrum.velocity_rms_mm_s", "vibration velocity", 3.21, 1.02, 2.25, "mm/s", 0.5)
+
+
+def text_of(explained: Explanation, name: str = "model", kind: AlarmClass = AlarmClass.MODEL) -> str:
+    condition = Condition("M-101A-NORTH-1", name, kind, Severity.HIGH, ONSET_NS, explained, standing_s=60.0)
+    return AlarmBook(WORDS.alarm_text).raise_(condition, at(MINUTE_NS))[0].text
+
+
+@pytest.mark.parametrize("fault", catalogue().values(), ids=list(catalogue()))
+def test_every_message_has_only_letters_that_every_phone_has_and_fits_into_three_parts(fault) -> None:
+    """One letter of another alphabet halves what fits: each fault, with its longest runner-up, numbers and a forecast."""
+    seen = Evidence("flow_m3_h:tag.level", "acceleration 2500 to 5000 Hz", 1234.5, 0.0312, 88.25, "m³/h", 0.6, 146.25)
+    others = fault.confused_with or ("",)
+    for other in others:
+        causes = tuple(Cause(name, WORDS.fault(name, PARTS), 0.45) for name in (fault.id, other) if name)
+        check = WORDS.tell_apart(fault.id, other, PARTS)
+        for confidence, forecast in product((0.45, 0.75), (FAR, None)):
+            first = replace(causes[0], confidence=confidence)
+            explained = Explanation(
+                (seen,),
+                (first, *causes[1:]),
+                WORDS.action(fault.id, PARTS),
+                fault.act_within_h,
+                "",
+                "",
+                check,
+                forecast,
+            )
+            text = text_of(explained)
+            assert set(text) <= GSM_ALPHABET, set(text) - GSM_ALPHABET
+            assert len(text) <= LONGEST, (len(text), text)
+
+
+@pytest.mark.parametrize("unit", ["m/s²", "m³/h", "°C", "µm", "×"])
+def test_units_are_written_as_a_phone_can(unit: str) -> None:
+    text = text_of(Explanation((replace(SPEED, unit=unit),), (), "look", None, ""))
+    assert set(text) <= GSM_ALPHABET
+
+
+def test_a_clear_cause_is_told_with_its_runner_up_and_the_check_between_them() -> None:
+    """One line more only where the runner-up is worth it; an unclear one says how to find out."""
+    causes = (
+        Cause("lubrication", "lack of lubrication of DE bearing 6308", 0.62),
+        Cause("bearing_outer_race", "outer-race wear", 0.3),
+    )
+    check = WORDS.tell_apart("lubrication", "bearing_outer_race", PARTS)
+    clear = Explanation((LINE,), causes, WORDS.action("lubrication", PARTS), 72.0, "", "", check)
+    assert "Do: within 3 days grease the DE bearing" in text_of(clear)
+    assert f"Could also be outer-race wear; to tell, {check}. Alarm" in text_of(clear)
+    unclear = replace(clear, causes=(replace(causes[0], confidence=0.5), causes[1]))
+    assert f"To find out: {check}. Alarm" in text_of(unclear)
+    surely = replace(clear, causes=(replace(causes[0], confidence=0.8), replace(causes[1], confidence=0.1)))
+    assert check not in text_of(surely)
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        (
+            (72.0, 120.0, 216.0),
+            "reaches the limit of 4.5 mm/s in 3 to 9 days, most likely 5, if operation stays as it is",
+        ),
+        ((5.0, 11.0, 30.0), "reaches the limit of 4.5 mm/s in 5 to 30 h, most likely 11, if operation stays as it is"),
+        (
+            (12.0, 30.0, 96.0),
+            "reaches the limit of 4.5 mm/s in 0.5 to 4 days, most likely 1, if operation stays as it is",
+        ),
+        ((118.0, 120.0, 124.0), "reaches the limit of 4.5 mm/s in about 5 days, if operation stays as it is"),
+    ],
+)
+def test_a_forecast_is_a_sentence_with_its_range(hours: tuple[float, float, float], words: str) -> None:
+    """Never a single number without saying so, and never "model" or "percentile"."""
+    assert WORDS.forecast(Forecast("spectrum.velocity_rms_mm_s", 4.5, *hours)) == words
+    told = text_of(
+        Explanation((SPEED,), (), "look", None, "", forecast=Forecast("spectrum.velocity_rms_mm_s", 4.5, *hours))
+    )
+    assert f"Do: look. Vibration velocity {words}. Alarm" in told
+
+
+@pytest.mark.parametrize(
+    ("value", "normal", "unit", "words"),
+    [
+        (3.1, 1.0, "mm/s", "it 3.1x normal"),
+        (0.2, 1.3, "bar", "it 1.1 bar below normal"),
+        (-3.0, 0.1, "m", "it 3.1 m below normal"),
+        (21.0, 20.0, "m", "it 1 m above normal"),
+        (2.0, None, "m", "it away from normal"),
+        (0.4, 1.0, "x", "it away from normal"),
+    ],
+)
+def test_what_was_seen_is_told_as_a_technician_would(value: float, normal: float | None, unit: str, words: str) -> None:
+    """Times where it grew, a difference where it fell: "0.15x normal" is nobody's language."""
+    assert WORDS.observation(Evidence("a", "it", value, normal, None, unit, 1.0)) == words
+
+
+@pytest.mark.parametrize("kind", ["remounted", "another_machine", "serviced"])
+def test_a_new_normal_is_asked_for_and_not_called_a_fault(kind: str) -> None:
+    """What was seen, and the one command that confirms it."""
+    action = WORDS.say("new_baseline_action", kind, machine="M-101A-NORTH-1")
+    text = text_of(Explanation((SPEED,), (), action, None, ""), f"new_baseline:{kind}")
+    assert WORDS.say("new_baseline", kind) in text
+    assert "confirm with hark relearn M-101A-NORTH-1" in text
+    assert "cause unclear" not in text
+    assert set(text) <= GSM_ALPHABET
+
+
+def test_every_sensor_fault_has_words_and_something_to_do() -> None:
+    """A sensor that nobody can name is a sensor that nobody mends."""
+    for fault in map(str, SensorFault):
+        assert "vib-b" in WORDS.say("sensor", fault, sensor="vib-b")
+        assert WORDS.say("sensor_action", fault)
 
 
 def test_an_unknown_language_is_refused_with_the_way_to_add_it() -> None:
