@@ -49,8 +49,8 @@ FORMS := --family pca --family mahalanobis --family limits --family rms_limit
 models: $(VENV)/.installed ## rebuild the generic bundles in models/ from the simulator
 	@$(BIN)/hark train --generic motor $(FORMS) --out models/motor/1.0.0
 	@$(BIN)/hark train --generic pump $(FORMS) --out models/pump/1.0.0
-	@$(BIN)/python -m training.standard temperature --out models/temperature/1.0.0
-	@$(BIN)/hark train --generic bearing_scalars --family votes --out models/bearing_scalars/1.0.0
+	@$(BIN)/hark train --generic temperature --out models/temperature/1.0.0
+	@$(BIN)/hark train --generic bearing_scalars --out models/bearing_scalars/1.0.0
 
 quality: $(VENV)/.installed ## months of simulated machines: false alarms, faults found and named, sensors told; some twelve minutes
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/hark evaluate simulator --docs

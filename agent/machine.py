@@ -91,6 +91,9 @@ class StateRule(Table, frozen=True):
     dwell_s: Annotated[
         float, Meta(ge=0, description="seconds a speed must hold before the machine counts as running at it")
     ] = 30.0
+    warming_s: Annotated[
+        float, Meta(ge=0, description="seconds of running after a start, until its temperatures are judged")
+    ] = 7200.0
 
 
 class TagTimes(Table, frozen=True):

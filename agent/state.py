@@ -162,6 +162,10 @@ class StateTracker:
         self.state = self._next(held_s, monotonic_ns)
         return self.state
 
+    def has_run_s(self, monotonic_ns: int) -> float:
+        """Since its start; infinite where no start was seen, because it ran before we came."""
+        return (monotonic_ns - self._run_since_ns) / 1e9 if self._stopped_before else math.inf
+
     def _assumed(self, monotonic_ns: int) -> OperatingState:
         """A machine of which nothing tells may have started with us: its first minute is a start."""
         if self._candidate_since_ns is None:

@@ -227,14 +227,17 @@ class MachineWatch:
         self, window: Window | None, tags: TagBank, muted: frozenset[str], monotonic_ns: int, utc_ns: int
     ) -> FeatureVector:
         statistics = self._statistics(tags, muted, monotonic_ns)
-        values, present = self.machine.features.compute(window, statistics, self.machine.nameplate, self._cores)
+        features = self.machine.features
+        values, present = features.compute(window, statistics, self.machine.nameplate, self._cores)
+        if self._states.has_run_s(monotonic_ns) < self.machine.state_rule.warming_s:
+            present = present & ~features.when_warm
         self._point = self._cores.point if window is not None else self.operating_point(tags, monotonic_ns)
         return FeatureVector(
             machine=self.machine.tag,
             state=self.state,
             values=values,
             present=present,
-            digest=self.machine.features.digest,
+            digest=features.digest,
             utc_ns=window.utc_ns if window is not None else utc_ns,
             arrived_monotonic_ns=monotonic_ns,
             covariates=covariates_of(

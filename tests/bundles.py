@@ -129,7 +129,11 @@ def family_bundle(root: Path, kind: Kind, family: str, folder: Path) -> Manifest
     rng = np.random.default_rng(11)
     z = rng.standard_normal((300, len(kind.floors))).astype(np.float32)
     healthy = (z, np.ones_like(z))
-    graph = module_named(families, family).fit(*healthy, names=kind.features.names).graph(kind.profile.type)
+    graph = (
+        module_named(families, family)
+        .fit(families.Healthy(*healthy, names=kind.features.names))
+        .graph(kind.profile.type)
+    )
     threshold = 2.0 * float(np.quantile(graph.run(*healthy)["score"], 0.95))
     draft = msgspec.structs.replace(
         read_manifest(root / "models" / kind.profile.bundle),

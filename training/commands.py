@@ -21,7 +21,7 @@ from firmware_bridge.roots import find_root
 Root = Annotated[Path | None, typer.Option(help="folder that holds config/ and models/")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object instead of text")]
 
-NEEDS_NO_DATA = "votes"  # the family
+SIMULATED = ("motor", "pump")
 
 data = typer.Typer(help="the dataset: collect it from the upstream broker, check it", add_completion=False)
 model = typer.Typer(help="model bundles: verify one", add_completion=False)
@@ -44,9 +44,7 @@ def train(
     dataset: Annotated[Path | None, typer.Argument(help="folder that `hark data collect` filled")] = None,
     generic: Annotated[
         str | None,
-        typer.Option(
-            help="motor or pump: train on simulated machines instead; any type with --family votes: no data at all"
-        ),
+        typer.Option(help="a machine type: motor and pump are trained on simulated machines, others on nothing"),
     ] = None,
     machine_type: Annotated[str | None, typer.Option(help="which machines of the dataset")] = None,
     out: Annotated[Path | None, typer.Option(help="the bundle's folder")] = None,
@@ -72,12 +70,10 @@ def train(
         raise UsageError("which machines? add --machine-type motor")
     if out is None:
         raise UsageError("where to? add --out DIR")
-    if generic is not None and family == [NEEDS_NO_DATA]:
-        return _make_votes(find_root(root), generic, out, false_alarms, seed, json)
-    if generic is not None and generic not in ("motor", "pump"):
-        raise UsageError(
-            f"--generic {generic}: the simulator has motor and pump; for another type add --family {NEEDS_NO_DATA}"
-        )
+    if generic is not None and generic not in SIMULATED:
+        if family:
+            raise UsageError(f"--generic {generic}: its model is not fitted; leave --family out")
+        return _make_untrained(find_root(root), generic, out, false_alarms, seed, json)
     from training.card import board_document, board_lines
     from training.report import write_report
     from training.search import Effort
@@ -123,12 +119,12 @@ def train(
     return 0
 
 
-def _make_votes(root: Path, machine_type: str, out: Path, false_alarms: float, seed: int, json: bool) -> int:
+def _make_untrained(root: Path, machine_type: str, out: Path, false_alarms: float, seed: int, json: bool) -> int:
     from training.train import Recipe
-    from training.untrained import make_votes
+    from training.untrained import make_untrained
 
     recipe = Recipe(false_alarms_per_machine_month=false_alarms, seed=seed)
-    manifest = make_votes(root, machine_type, out, recipe)
+    manifest = make_untrained(root, machine_type, out, recipe)
     total_bytes = sum(item.stat().st_size for item in out.iterdir())
     told = {
         "bundle": str(out),
@@ -139,7 +135,7 @@ def _make_votes(root: Path, machine_type: str, out: Path, false_alarms: float, s
         "settings": manifest.provenance.settings,
     }
     size = f"{len(manifest.columns)} columns, {total_bytes / 1000:.1f} kB"
-    _say(json, told, [f"{out}: {manifest.name} {manifest.version}, {size}; made without data"])
+    _say(json, told, [f"{out}: {manifest.name} {manifest.version}, {size}; nothing was fitted"])
     return 0
 
 

@@ -184,14 +184,9 @@ def attempt(terms: Terms, unit: tuple[Candidate, Fold]) -> Trial | Failed:
 def fitted(terms: Terms, candidate: Candidate, pool: Sequence[Vectors]) -> tuple[Graph, dict[str, Any]]:
     """The candidate's model on healthy deviations, and what belongs on its card. Raises: ValueError: it cannot be fitted."""
     z, mask = joined(pool)
-    fit = module_named(families, candidate.family).fit(
-        z,
-        mask,
-        names=terms.column_names,
-        seed=terms.seed,
-        starts=starts_of([len(part) for part, _ in pool]),
-        **dict(candidate.settings),
-    )
+    starts = starts_of([len(part) for part, _ in pool])
+    healthy = families.Healthy(z, mask, terms.column_names, terms.seed, starts)
+    fit = module_named(families, candidate.family).fit(healthy, **dict(candidate.settings))
     return fit.graph(terms.model_name), fit.settings()
 
 

@@ -97,6 +97,11 @@ class FeatureSet:
         return tuple(known_features()[column.feature] for column in self.columns)
 
     @cached_property
+    def when_warm(self) -> Mask:
+        """Shape (n_columns,): those that say nothing of a machine that is not warm yet."""
+        return np.array([feature.when_warm for feature in self.features])
+
+    @cached_property
     def words(self) -> tuple[str, ...]:
         """Each column in words, for people."""
         return tuple(self._words(column, feature) for column, feature in zip(self.columns, self.features, strict=True))

@@ -107,6 +107,7 @@ class Feature:
         statistics of them ("temperature_degc:tag.slope"). Without one of `needs` it is absent; what the machine does not
         have of `may_use` is NaN to the formula.
         formula: (readings by these names, nameplate) -> value, NaN where it cannot be known.
+        when_warm: it says something of a machine that has run long enough for its heat to stand, and nothing before.
     """
 
     id: str
@@ -124,6 +125,7 @@ class Feature:
     needs: tuple[str, ...] = ()
     may_use: tuple[str, ...] = ()
     formula: Callable[[Readings, Nameplate], float] | None = None
+    when_warm: bool = False
 
     def lines_hz(self, nameplate: Nameplate, point: OperatingPoint) -> tuple[float, ...]:
         """Where its lines stand, n_lines of them."""
@@ -209,6 +211,7 @@ def quantity(
     needs: tuple[str, ...] = (),
     may_use: tuple[str, ...] = (),
     transform: Transform = "linear",
+    when_warm: bool = False,
 ) -> Callable[[Callable[[Readings, Nameplate], float]], Feature]:
     """Declare a quantity of several scalar channels: module and function name are its id, the function is its formula."""
 
@@ -224,6 +227,7 @@ def quantity(
             needs=needs,
             may_use=may_use,
             formula=function,
+            when_warm=when_warm,
         )
 
     return declare

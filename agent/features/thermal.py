@@ -1,6 +1,7 @@
 """Thermal quantities: temperature against the room, against the load, against its twin, and how fast it moves.
 
-A raw temperature follows weather and load more than any fault; these do not.
+A raw temperature follows weather and load more than any fault; these do not. After a start a machine is cold and they say
+nothing of it: they are absent until it has run for its `warming_s`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def steady_rise_k(load_ratio: float, no_load_rise_k: float, rated_rise_k: float)
     moved_by=("lubrication", "overload", "misalignment", "over_greasing", "cooling_blocked"),
     needs=("temperature_degc",),
     may_use=(AMBIENT,),
+    when_warm=True,
 )
 def rise_k(now: Readings, plate: Nameplate) -> float:
     """Of the housing where the sensor sits; the weather is out of it, the load is not."""
@@ -51,6 +53,7 @@ def rise_k(now: Readings, plate: Nameplate) -> float:
     moved_by=("lubrication", "misalignment", "over_greasing", "cooling_blocked"),
     needs=("temperature_degc",),
     may_use=(AMBIENT, *LAGGED_LOAD),
+    when_warm=True,
 )
 def residual_k(now: Readings, plate: Nameplate) -> float:
     """0 at any load and in any weather on a healthy machine; friction, lost cooling and rubbing raise it.
@@ -69,6 +72,7 @@ def residual_k(now: Readings, plate: Nameplate) -> float:
     source="tag.slope of the housing's temperature; more than 2 K/min in steady running is a bearing about to fail",
     moved_by=("lubrication", "over_greasing"),
     needs=("temperature_degc:tag.slope",),
+    when_warm=True,
 )
 def rate_k_min(now: Readings, plate: Nameplate) -> float:
     """Above 0 while it warms up; a newly greased bearing may show it for an hour."""
@@ -81,6 +85,7 @@ def rate_k_min(now: Readings, plate: Nameplate) -> float:
     source="two bearings of one machine share load and weather: what is left is one bearing's own",
     moved_by=("lubrication", "misalignment", "over_greasing"),
     needs=("bearing_de_temperature_degc", "bearing_nde_temperature_degc"),
+    when_warm=True,
 )
 def difference_de_nde_k(now: Readings, plate: Nameplate) -> float:
     """Above 0 where the drive end is the hotter one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +26,7 @@ from agent.inference.runtime import Runtime, engine_module
 from firmware_bridge.registry import module_named
 from training import families
 from training.dataset import TrainingRefused
-from training.families import limits, votes
+from training.families import Healthy, votes
 from training.graph import Graph, starts_of
 from training.search import candidates
 from training.train import Kind
@@ -44,15 +44,6 @@ N_MACHINES, N_WINDOWS = 8, 150
 HALF = slice(0, 20)  # of the columns: those of a fault that creeps
 
 
-@dataclass(frozen=True)
-class Healthy:
-    """Machines one after the other: z, mask (n_windows, n_columns) and where each begins."""
-
-    z: np.ndarray
-    mask: np.ndarray
-    starts: tuple[int, ...]
-
-
 @cache
 def healthy(seed: int) -> Healthy:
     rng = np.random.default_rng(seed)
@@ -67,7 +58,7 @@ def healthy(seed: int) -> Healthy:
     mask = np.ones_like(z)
     mask[:, GAPPED] = rng.random(len(z)) < 0.7
     mask[:, UNSEEN] = 0.0
-    return Healthy(z * mask, mask, starts_of([N_WINDOWS] * N_MACHINES))
+    return Healthy(z * mask, mask, NAMES, 3, starts_of([N_WINDOWS] * N_MACHINES))
 
 
 def _wandering(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -82,7 +73,7 @@ def fit(family: str, data: Healthy) -> Any:
     module = module_named(families, family)
     if family not in FAMILIES:
         return module.without_training(N_COLUMNS)
-    return module.fit(data.z, data.mask, names=NAMES, seed=3, starts=data.starts)
+    return module.fit(data)
 
 
 @cache
@@ -227,7 +218,7 @@ def test_a_rebuild_gives_the_same_bytes_even_where_the_last_bit_differs(family: 
     """Libraries and CPUs round differently in the last bit; the files' hashes must not."""
     data = healthy(1)
     last_bit = 1 + 1e-15 * np.random.default_rng(0).standard_normal(data.z.shape)
-    disturbed = Healthy(data.z.astype(np.float64) * last_bit, data.mask, data.starts)
+    disturbed = replace(data, z=data.z.astype(np.float64) * last_bit)
     again = fit(family, disturbed).graph(family)
     assert all(write(again) == write(graph_of(family)) for write in WRITERS.values())
 
@@ -237,10 +228,15 @@ def test_a_family_states_its_settings_and_can_be_called_with_each(family: str) -
     """What the search may try, the default first; the defaults alone are enough to call it."""
     module: ModuleType = module_named(families, family)
     data = healthy(1)
-    assert all(isinstance(value, int | float | str) for value in module.fit(data.z, data.mask).settings().values())
+    assert all(
+        isinstance(value, int | float | str) for value in module.fit(Healthy(data.z, data.mask)).settings().values()
+    )
     for name, tried in module.SETTINGS.items():
         assert inspect.signature(module.fit).parameters[name].default == tried[0]
-        assert module.fit(data.z, data.mask, starts=data.starts, **{name: tried[-1]}).graph("tried").name == "tried"
+        assert (
+            module.fit(Healthy(data.z, data.mask, starts=data.starts), **{name: tried[-1]}).graph("tried").name
+            == "tried"
+        )
 
 
 def test_the_plain_limit_watches_velocity_and_nothing_else() -> None:
@@ -249,7 +245,7 @@ def test_the_plain_limit_watches_velocity_and_nothing_else() -> None:
     contributions = graph_of("rms_limit").run(data.z + 3.0, data.mask)["contributions"]
     assert np.flatnonzero(contributions.any(axis=0)).tolist() == [LEVEL]
     others = ["acceleration_rms_1_g", *NAMES[1:]]
-    graph = module_named(families, "rms_limit").fit(data.z, data.mask, names=others).graph("level")
+    graph = module_named(families, "rms_limit").fit(Healthy(data.z, data.mask, others)).graph("level")
     assert np.flatnonzero(graph.constants["per_limit"][0]).tolist() == [LEVEL]
 
 
@@ -274,17 +270,6 @@ def test_what_is_not_fitted_is_no_candidate() -> None:
     assert "votes" not in {candidate.family for candidate in candidates()}
     with pytest.raises(TrainingRefused, match="family votes: is not fitted to data; name one of autoencoder"):
         candidates(["votes"])
-
-
-def test_limits_without_training_keep_a_rate_on_machines_that_are_as_they_assume() -> None:
-    """A machine type of which there are no data: the tail that comes with it may not promise too much."""
-    graph = limits.without_training(12).graph("unknown")
-    tail = limits.standard_tail(graph, learn_windows=60)
-    rng = np.random.default_rng(5)
-    z = rng.standard_normal((40_000, 12)).astype(np.float32)
-    scores = graph.run(z, np.ones_like(z))["score"][:, 0]
-    share = float(np.mean(scores > np.quantile(scores, 0.95) * tail.quantile(1e-3)))
-    assert share < 1e-3
 
 
 # ------------------------------------------------------------------------------------------------------- bundles

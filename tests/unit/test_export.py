@@ -14,7 +14,7 @@ from agent.decision.threshold import Tail
 from agent.inference.bundle import MANIFEST, read_manifest
 from agent.inference.golden import golden_features
 from training.export import MAX_BUNDLE_BYTES, WRITERS, ExportRefused, Writer, export, golden_vectors
-from training.families import pca
+from training.families import Healthy, pca
 from training.graph import Graph, quadratic_form
 from training.search import rounded_tail
 from training.sensitivity import severity_at_share
@@ -34,7 +34,7 @@ def shipped(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def graph(kind: Kind) -> Graph:
     z = np.random.default_rng(4).standard_normal((500, len(kind.floors)))
-    return pca.fit(z, np.ones_like(z)).graph("motor")
+    return pca.fit(Healthy(z, np.ones_like(z))).graph("motor")
 
 
 def attempt(

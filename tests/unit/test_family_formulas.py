@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from training.families import autoencoder, cusum, ewma
+from training.families import Healthy, autoencoder, cusum, ewma
 
 
 def test_an_average_forgets_at_its_weight() -> None:
@@ -44,7 +44,7 @@ def test_an_offset_that_healthy_machines_have_does_not_add_up() -> None:
     offsets = np.repeat([0.6, -0.5, 0.4, -0.6, 0.2], 300)[:, None]
     z = rng.standard_normal((1500, 4)) + offsets
     starts = range(0, 1500, 300)
-    fitted = cusum.fit(z, np.ones_like(z), starts=starts)
+    fitted = cusum.fit(Healthy(z, np.ones_like(z), starts=starts))
     scores = fitted.graph("sums").run(z, np.ones_like(z), starts)["score"][:, 0]
     assert np.quantile(scores, 0.99) < 1.0
 
@@ -66,7 +66,7 @@ def test_the_network_follows_a_curve_that_no_plane_follows() -> None:
     causes = rng.uniform(-2, 2, (1500, 2))
     z = np.column_stack([causes, causes[:, 0] ** 2 - 1.3, causes[:, 1] ** 2 - 1.3, causes[:, 0], causes[:, 1]])
     z += 0.1 * rng.standard_normal(z.shape)
-    graph = autoencoder.fit(z, np.ones_like(z), seed=2).graph("curve")
+    graph = autoencoder.fit(Healthy(z, np.ones_like(z), seed=2)).graph("curve")
     on, off = z[:1] * 0 + [1.5, 0, 0.95, -1.3, 1.5, 0], z[:1] * 0 + [1.5, 0, -1.3, -1.3, 1.5, 0]
     healthy = graph.run(z, np.ones_like(z))["score"][:, 0]
     assert graph.run(on, np.ones((1, 6)))["score"][0, 0] < np.quantile(healthy, 0.9)
@@ -77,4 +77,4 @@ def test_more_columns_than_a_small_network_can_hold_are_refused() -> None:
     """A gateway's model stays below fifty thousand weights."""
     z = np.zeros((700, 350))
     with pytest.raises(ValueError, match=r"350 columns would need \d+ weights, at most 50000"):
-        autoencoder.fit(z, np.ones_like(z))
+        autoencoder.fit(Healthy(z, np.ones_like(z)))

@@ -10,7 +10,7 @@ from every_operation import FILE, every_operation, sequence
 
 from agent.errors import BundleRefused
 from agent.inference.runtime import Runtime, engine_module
-from training.families import pca
+from training.families import Healthy, pca
 from training.graph import OPERATIONS, Graph, quadratic_form
 from training.write_onnx import to_onnx
 from training.write_tflite import to_tflite
@@ -102,7 +102,7 @@ def healthy(n_windows: int, n_columns: int) -> np.ndarray:
 
 def test_contributions_are_the_complete_decomposition_of_the_combined_index() -> None:
     """Alcala and Qin 2009: (xi' Phi^(1/2) z)^2, summing to z' Phi z, here checked against Phi itself."""
-    fitted = pca.fit(healthy(800, 8), np.ones((800, 8)))
+    fitted = pca.fit(Healthy(healthy(800, 8), np.ones((800, 8))))
     phi = fitted.matrix @ fitted.matrix
     z = np.random.default_rng(0).standard_normal((1, 8))
     outputs = fitted.graph("pca").evaluate({"z": z, "mask": np.ones((1, 8))})
@@ -115,7 +115,7 @@ def test_a_broken_correlation_scores_higher_than_a_change_along_it() -> None:
     rng = np.random.default_rng(2)
     common = rng.standard_normal((2000, 1))
     z = common + 0.15 * rng.standard_normal((2000, 4))
-    graph = pca.fit(z, np.ones_like(z)).graph("pca")
+    graph = pca.fit(Healthy(z, np.ones_like(z))).graph("pca")
     along, against = np.array([[1.5, 1.5, 1.5, 1.5]]), np.array([[1.5, 1.5, -1.5, 1.5]])
     scores = graph.evaluate({"z": np.concatenate([along, against]), "mask": np.ones((2, 4))})
     assert scores["score"][1, 0] > 10 * scores["score"][0, 0]
@@ -127,7 +127,7 @@ def test_a_column_never_seen_in_training_counts_only_as_itself() -> None:
     z = healthy(500, 5)
     mask = np.ones_like(z)
     mask[:, 2] = 0.0
-    matrix = pca.fit(z, mask).matrix
+    matrix = pca.fit(Healthy(z, mask)).matrix
     off_diagonal = np.delete(matrix[2], 2)
     assert np.abs(off_diagonal).max() == 0.0
     assert matrix[2, 2] > 0.1
@@ -136,13 +136,13 @@ def test_a_column_never_seen_in_training_counts_only_as_itself() -> None:
 def test_tensors_stand_on_their_grid() -> None:
     """Last bits of linear algebra differ between CPUs; hashes of rebuilt tensors must not."""
     z = healthy(400, 6)
-    matrix = pca.fit(z, np.ones_like(z)).matrix
+    matrix = pca.fit(Healthy(z, np.ones_like(z))).matrix
     assert np.array_equal(matrix / pca.GRID, np.round(matrix / pca.GRID))
-    disturbed = pca.fit(z * (1 + 1e-9), np.ones_like(z)).matrix
+    disturbed = pca.fit(Healthy(z * (1 + 1e-9), np.ones_like(z))).matrix
     assert np.array_equal(matrix, disturbed)
 
 
 def test_too_few_windows_are_refused_with_the_number_that_is_needed() -> None:
     """A covariance of fewer windows than columns is a guess."""
     with pytest.raises(ValueError, match="at least 16"):
-        pca.fit(np.zeros((10, 8)), np.ones((10, 8)))
+        pca.fit(Healthy(np.zeros((10, 8)), np.ones((10, 8))))

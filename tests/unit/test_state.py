@@ -132,3 +132,12 @@ def test_a_machine_that_never_stops_is_never_said_to_stand():
         "running:0",
     ]
     assert told_by(StateTracker(RULE), "vibration_floors", (100, 50.0), (100, 5.0)) == ["unknown", "running:0"]
+
+
+def test_how_long_it_has_run_is_known_only_of_a_start_that_was_seen():
+    """A machine that was found running may be warm for days; one that stood is as warm as it has run since."""
+    tracker = rated()
+    keys(tracker, (40, 1460, 6))
+    assert tracker.has_run_s(40 * S) == math.inf
+    keys(tracker, (5, 0, 0), (100, 1460, 6), start_s=40)
+    assert tracker.has_run_s(145 * S) == 100.0

@@ -3,12 +3,7 @@
 A family file has two names:
 
     SETTINGS: what a search may try of each of its own settings; the first is the default
-    fit(z, mask, *, names=(), seed=0, starts=(0,), <its own settings>) -> Fit
-
-    z, mask: shape (n_windows, n_columns), healthy windows in robust standard deviations from their own baselines, and 1 where
-        a column was present. names: of the columns. seed: of whatever is drawn. starts: rows at which another sequence of
-        windows begins (another machine, another operating state); see `Graph.run`. A family takes what it needs of these.
-    Raises: ValueError: too few windows, said in one sentence.
+    fit(healthy: Healthy, <its own settings>) -> Fit          raises ValueError: too few windows, said in one sentence
 
 One that is made of nothing but a number of columns has `without_training(n_columns)` instead, and is no candidate of a search.
 
@@ -18,7 +13,8 @@ Scores are scaled by limits that a healthy window (or, where columns are judged 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +33,24 @@ MEMORY_CLIP = 4.0
 # element and is exact in float32.
 GRID = 2.0**-11
 MIN_VARIANCE = 0.05  # of the unit-variance scale: no column and no direction is trusted to be quieter than this
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Healthy:
+    """What a family is fitted to; it takes what it needs.
+
+    Attributes:
+        z, mask: shape (n_windows, n_columns), healthy windows in robust standard deviations from their own baselines, and 1
+            where a column was present.
+        names: of the columns. seed: of whatever is drawn.
+        starts: rows at which another sequence of windows begins (another machine, another operating state); see `Graph.run`.
+    """
+
+    z: NDArray[np.floating]
+    mask: NDArray[np.floating]
+    names: Sequence[str] = ()
+    seed: int = 0
+    starts: Sequence[int] = (0,)
 
 
 class Fit(Protocol):

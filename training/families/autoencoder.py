@@ -9,7 +9,7 @@ window are hidden from it, so that it also rebuilds a column that is absent from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from training.families import (
     GRID,
     LIMIT_PROBABILITY,
     MIN_VARIANCE,
+    Healthy,
     Settings,
     held,
     on_grid,
@@ -89,25 +90,18 @@ NODES = (
 )
 
 
-def fit(
-    z: NDArray[np.floating],
-    mask: NDArray[np.floating],
-    *,
-    names: Sequence[str] = (),
-    seed: int = 0,
-    starts: Sequence[int] = (0,),
-    code_share: float = CODE_SHARE,
-) -> AutoencoderFit:
+def fit(healthy: Healthy, *, code_share: float = CODE_SHARE) -> AutoencoderFit:
     """Train on healthy deviations; a column that was never present stays outside and counts as itself.
 
-    Args: code_share: width of the code, of the columns. Others: see `training.families`; `seed` draws the first weights.
+    Args: code_share: width of the code, of the columns.
     Raises: ValueError: too few windows, or so many columns that the network would be larger than `MAX_PARAMETERS`.
     """
+    z, mask = healthy.z, healthy.mask
     refuse_too_few(*z.shape)
     picked = np.unique(np.linspace(0, len(z) - 1, min(len(z), MAX_WINDOWS)).astype(int))
     present = np.asarray(mask, np.float64)[picked]
     wanted = held(z[picked], present, KNOWN_RANGE)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(healthy.seed)
     shown = wanted * (rng.random(wanted.shape) >= HIDDEN_SHARE)
     first = _first_weights(rng, wanted.shape[1], code_share)
     problem = _Problem(shown, wanted, present, first)

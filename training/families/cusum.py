@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from training.families import F64, GRID, LIMIT_PROBABILITY, MEMORY_CLIP, Settings, on_grid, spread
+from training.families import F64, GRID, LIMIT_PROBABILITY, MEMORY_CLIP, Healthy, Settings, on_grid, spread
 from training.graph import Graph, Node, anomaly_model, clipped, row
 
 ALLOWANCE = 0.5  # half of the shift that is looked for: one standard deviation
@@ -82,15 +82,7 @@ NODES = (
 )
 
 
-def fit(
-    z: NDArray[np.floating],
-    mask: NDArray[np.floating],
-    *,
-    names: Sequence[str] = (),
-    seed: int = 0,
-    starts: Sequence[int] = (0,),
-    allowance: float = ALLOWANCE,
-) -> CusumFit:
+def fit(healthy: Healthy, *, allowance: float = ALLOWANCE) -> CusumFit:
     """Spread, allowance and limit of each column from healthy sequences.
 
     The limit is the one of independent windows for the wanted rate of false alarms, or what the sum of a healthy column
@@ -98,6 +90,7 @@ def fit(
 
     Args: allowance: in healthy standard deviations. Others, and errors: see `training.families`.
     """
+    z, mask, starts = healthy.z, healthy.mask, healthy.starts
     n_columns = z.shape[1]
     if len(z) < 2:
         raise ValueError(f"{len(z)} healthy windows; at least 2 are needed")
@@ -106,8 +99,8 @@ def fit(
     least = limit_for(2 * n_columns * WINDOWS_PER_FALSE_ALARM, allowance)
     draft = CusumFit(deviation, allowances, np.full(n_columns, least * 100))
     sums = np.abs(draft.graph("sums").run(z, mask, starts)["next_state"])
-    healthy = np.quantile(sums, 1 - LIMIT_PROBABILITY, axis=0)
-    return CusumFit(deviation, allowances, np.maximum(least, healthy))
+    usual = np.quantile(sums, 1 - LIMIT_PROBABILITY, axis=0)
+    return CusumFit(deviation, allowances, np.maximum(least, usual))
 
 
 def _offsets(scaled: F64, mask: NDArray[np.floating], starts: Sequence[int]) -> F64:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.families import F64, GRID, MEMORY_CLIP, Settings, on_grid, pca
+from training.families import F64, GRID, MEMORY_CLIP, Healthy, Settings, on_grid, pca
 from training.graph import F32, Graph, Node, anomaly_model, clipped, row, squared_projection
 
 WEIGHT = 0.1  # of the newest window; practice is 0.1 to 0.2, the smaller one for the slower change
@@ -46,25 +46,18 @@ class EwmaFit:
         return {"weight": self.weight, "n_components": self.n_components, "grid": GRID}
 
 
-def fit(
-    z: NDArray[np.floating],
-    mask: NDArray[np.floating],
-    *,
-    names: Sequence[str] = (),
-    seed: int = 0,
-    starts: Sequence[int] = (0,),
-    weight: float = WEIGHT,
-) -> EwmaFit:
+def fit(healthy: Healthy, *, weight: float = WEIGHT) -> EwmaFit:
     """The index of averages over healthy sequences, once their memory has filled.
 
     Args: weight: of the newest window, above 0 and at most 1. Others, and errors: see `training.families`.
     """
+    z, mask, starts = healthy.z, healthy.mask, healthy.starts
     n_columns = z.shape[1]
     idle = EwmaFit(np.eye(n_columns), weight, 0)
     means = idle.graph("averages").run(z, mask, starts)["next_state"]
     filled = rows_since(starts, len(z)) >= 1.0 / weight
     gain = np.sqrt((2.0 - weight) / weight)  # to unit variance, if windows were independent: the scale that pca expects
-    index = pca.fit(gain * means[filled], np.asarray(mask)[filled])
+    index = pca.fit(Healthy(gain * means[filled], mask[filled]))
     return EwmaFit(on_grid(gain * index.matrix), weight, index.n_components)
 
 

@@ -6,14 +6,22 @@ alike. Where many windows are at hand it is the sharper one, where few are it tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import chdtri
 
-from training.families import F64, GRID, LIMIT_PROBABILITY, MIN_VARIANCE, Settings, held, on_grid, refuse_too_few
+from training.families import (
+    F64,
+    GRID,
+    LIMIT_PROBABILITY,
+    MIN_VARIANCE,
+    Healthy,
+    Settings,
+    held,
+    on_grid,
+    refuse_too_few,
+)
 from training.families.pca import Z_CLIP, shrunk_covariance
 from training.graph import Graph, quadratic_form
 
@@ -36,17 +44,11 @@ class MahalanobisFit:
         return {"shrinkage": round(self.shrinkage, 4), "grid": GRID}
 
 
-def fit(
-    z: NDArray[np.floating],
-    mask: NDArray[np.floating],
-    *,
-    names: Sequence[str] = (),
-    seed: int = 0,
-    starts: Sequence[int] = (0,),
-) -> MahalanobisFit:
+def fit(healthy: Healthy) -> MahalanobisFit:
     """Fit on healthy deviations, about zero. Arguments and errors: see `training.families`."""
-    n_windows, n_columns = z.shape
-    refuse_too_few(n_windows, n_columns)
+    z, mask = healthy.z, healthy.mask
+    n_columns = z.shape[1]
+    refuse_too_few(*z.shape)
     covariance, shrinkage = shrunk_covariance(held(z, mask, Z_CLIP), np.asarray(mask, np.float64))
     values, vectors = np.linalg.eigh(covariance)
     scale = np.maximum(values, MIN_VARIANCE) * float(chdtri(n_columns, LIMIT_PROBABILITY))

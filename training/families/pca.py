@@ -8,14 +8,22 @@ to the score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import chdtri
 
-from training.families import F64, GRID, LIMIT_PROBABILITY, MIN_VARIANCE, Settings, held, on_grid, refuse_too_few
+from training.families import (
+    F64,
+    GRID,
+    LIMIT_PROBABILITY,
+    MIN_VARIANCE,
+    Healthy,
+    Settings,
+    held,
+    on_grid,
+    refuse_too_few,
+)
 from training.graph import Graph, quadratic_form
 
 # Measured on simulated motors and pumps not trained on (0.6, 0.7, 0.8, 0.9 and 0.96 tried): with less, one delta2 for
@@ -48,15 +56,7 @@ class PcaFit:
         }
 
 
-def fit(
-    z: NDArray[np.floating],
-    mask: NDArray[np.floating],
-    *,
-    names: Sequence[str] = (),
-    seed: int = 0,
-    starts: Sequence[int] = (0,),
-    explained: float = EXPLAINED,
-) -> PcaFit:
+def fit(healthy: Healthy, *, explained: float = EXPLAINED) -> PcaFit:
     """Fit on healthy deviations from their own baselines.
 
     The covariance about zero (a baseline's offset is part of what is healthy) is shrunk towards its diagonal by
@@ -65,8 +65,9 @@ def fit(
 
     Args: explained: share of variance that the components of T2 hold. Others: see `training.families`.
     """
-    n_windows, n_columns = z.shape
-    refuse_too_few(n_windows, n_columns)
+    z, mask = healthy.z, healthy.mask
+    n_columns = z.shape[1]
+    refuse_too_few(*z.shape)
     covariance, shrinkage = shrunk_covariance(held(z, mask, Z_CLIP), np.asarray(mask, np.float64))
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = np.maximum(values[::-1], MIN_VARIANCE), vectors[:, ::-1]

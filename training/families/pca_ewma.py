@@ -6,13 +6,9 @@ for both, so that a site need not choose, and the budget of false alarms is spen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from training.families import GRID, Settings, ewma, pca
+from training.families import GRID, Healthy, Settings, ewma, pca
 from training.graph import Graph, Node, anomaly_model, squared_projection
 
 SETTINGS: Settings = ewma.SETTINGS
@@ -52,14 +48,6 @@ class PcaEwmaFit:
         }
 
 
-def fit(
-    z: NDArray[np.floating],
-    mask: NDArray[np.floating],
-    *,
-    names: Sequence[str] = (),
-    seed: int = 0,
-    starts: Sequence[int] = (0,),
-    weight: float = ewma.WEIGHT,
-) -> PcaEwmaFit:
+def fit(healthy: Healthy, *, weight: float = ewma.WEIGHT) -> PcaEwmaFit:
     """Both on the same healthy windows. Arguments and errors: see `training.families` and `ewma.fit`."""
-    return PcaEwmaFit(pca.fit(z, mask), ewma.fit(z, mask, starts=starts, weight=weight))
+    return PcaEwmaFit(pca.fit(healthy), ewma.fit(healthy, weight=weight))

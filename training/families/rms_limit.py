@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from training.families import F64, GRID, LIMIT_PROBABILITY, Settings, on_grid
+from training.families import F64, GRID, LIMIT_PROBABILITY, Healthy, Settings, on_grid
 from training.graph import Graph, Node, anomaly_model
 
 SETTINGS: Settings = {}
@@ -43,17 +43,11 @@ class RmsLimitFit:
         return {"watched_columns": int(np.isfinite(self.limits).sum()), "grid": GRID}
 
 
-def fit(
-    z: NDArray[np.floating],
-    mask: NDArray[np.floating],
-    *,
-    names: Sequence[str] = (),
-    seed: int = 0,
-    starts: Sequence[int] = (0,),
-) -> RmsLimitFit:
+def fit(healthy: Healthy) -> RmsLimitFit:
     """Each level's limit from healthy windows. Without `names` every column is a level. Others: see `training.families`."""
+    z, mask = healthy.z, healthy.mask
     seen = np.any(np.asarray(mask) > 0, axis=0)
-    watched = _levels(names, seen)
+    watched = _levels(healthy.names, seen)
     limits = np.full(len(seen), np.inf)
     risen = np.where(np.asarray(mask) > 0, z, np.nan)[:, watched & seen]
     limits[watched] = NORMAL_LIMIT

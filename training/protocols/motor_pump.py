@@ -52,7 +52,7 @@ from agent.watch import Findings, MachineWatch
 from agent.words import Words
 from firmware_bridge.errors import RecordingError
 from training.export import WRITERS
-from training.families import pca
+from training.families import Healthy, pca
 from training.graph import Graph
 from training.metrics import roc_auc
 from training.sessions import on_other_days
@@ -287,7 +287,7 @@ def fit(watched: Machine, recordings: Sequence[Recording], engine: str) -> Bundl
     z, judged = baseline.refer(values, np.isfinite(values), transforms)
     early_days = on_other_days(z[~late], judged[~late], N_DRAWN, SEED)
     late_days = on_other_days(z[late], judged[late], N_DRAWN, SEED + 1)
-    graph = pca.fit(*early_days).graph(TAG)
+    graph = pca.fit(Healthy(*early_days)).graph(TAG)
     typical = _contributions(graph, *early_days).mean(axis=0)
     scores = _contributions(graph, z, judged.astype(np.float32)).sum(axis=1)
     reference = reference_score(scores, reference_floor(typical.tolist(), np.isfinite(baseline.location)))
