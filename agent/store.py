@@ -222,12 +222,6 @@ class Store:
         with self._transaction(full=True):
             self._db.execute("DELETE FROM baseline WHERE machine = ?", (machine,))
 
-    def save_alarm_states(self, alarms: Iterable[StandingAlarm]) -> None:
-        """Replace the standing alarms. Durable at return."""
-        rows = _state_rows(alarms)
-        with self._transaction(full=True):
-            self._replace_alarm_states(rows)
-
     def load_alarm_states(self) -> list[StandingAlarm]:
         """The alarms that stood when they were last saved, oldest first."""
         rows = self._db.execute("SELECT payload FROM alarm_state ORDER BY rowid").fetchall()

@@ -63,11 +63,6 @@ class Collector:
         self._confirm = confirm
         self._pending: list[UpstreamRecord] = []
 
-    @property
-    def n_pending(self) -> int:
-        """Records taken and not yet committed."""
-        return len(self._pending)
-
     def offer(self, topic: str, payload: bytes) -> None:
         """Take one message; a malformed one is counted and let go, so that it cannot block those behind it."""
         self.ledger.received += 1

@@ -27,7 +27,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -40,25 +39,15 @@ from agent.features.bearings import bearing_orders
 from agent.machine import load_machine_profile
 from agent.vocabulary import F32, F64, Mask, OperatingPoint, Window
 from simulator.faults import FAULTS, SENSOR_FAULTS
+from simulator.fleet import BURST_PLACE, WIRING, Kind
 from simulator.machine_set import SetParameters, SetState, Surroundings, levels_at, steady_state, view_of
 from simulator.sensors import INSTRUMENTS, N_NOISE, BurstSensor
 from simulator.variation import generator
 from simulator.vibration import MeasuringPoint
 from training.dataset import BEARINGS, plate_of
 
-Kind = Literal["motor", "pump"]
 KINDS: tuple[Kind, ...] = ("motor", "pump")
-END = {"motor": "motor_de", "pump": "pump_de"}
 PLACES = {"motor": ("motor_de", "motor"), "pump": ("pump_de", "pump")}
-DEVICES = {
-    "motor": (("", "abb_acs580", "motor"), ("", "eastron_sdm630", "motor"), ("", "banner_qm30vt2", "motor_de")),
-    "pump": (
-        ("", "abb_acs580", "motor"),
-        ("", "eastron_sdm630", "motor"),
-        ("suction_", "keller_33x", "suction"),
-        ("discharge_", "keller_33x", "discharge"),
-    ),
-}
 ROOM, FLOW = "ambient_temperature_degc", "flow_m3_h"
 SEVERITIES = (0.1, 0.3, 0.8)
 N_LEARN, N_QUIET, N_TOLD, N_BURSTS = 60, 30, 2, 3
@@ -88,7 +77,7 @@ class SimulatedMachine:
         }
         self._ambient_degc = 22.0 + 8.0 * rng.uniform(-1.0, 1.0)
         self._sensor = BurstSensor("mems_50g", rng)
-        self._biases = [rng.standard_normal(N_NOISE).clip(-2.0, 2.0).tolist() for _ in DEVICES[kind]]
+        self._biases = [rng.standard_normal(N_NOISE).clip(-2.0, 2.0).tolist() for _ in WIRING[kind]]
         vanes = self._parameters.pump.n_vanes if kind == "pump" else None
         orders, plate = bearing_orders(config, BEARINGS[kind]), plate_of(self._parameters)
         self.nameplate = Nameplate(self._parameters.motor.rated_speed_rpm, 50.0, vanes, orders, plate)
@@ -119,7 +108,7 @@ class SimulatedMachine:
         return next(place for place in PLACES[self.kind] if place in FAULTS[fault].places)
 
     def _window(self, state: SetState, moment: int, levels: Mapping[str, float], rng: np.random.Generator) -> Window:
-        rate_hz, n_samples, end = self.features.sample_rate_hz, self.features.n_samples, END[self.kind]
+        rate_hz, n_samples, end = self.features.sample_rate_hz, self.features.n_samples, BURST_PLACE[self.kind]
         truth = self._points[end].waveform(
             levels_at(self._parameters, self._points, state, end), rate_hz, n_samples, rng
         )
@@ -130,7 +119,7 @@ class SimulatedMachine:
     def _scalars(self, state: SetState, rng: np.random.Generator) -> dict[str, float]:
         view = view_of(self._parameters, self._points, state)
         shown: dict[str, float] = {}
-        for (prefix, device, place), bias in zip(DEVICES[self.kind], self._biases, strict=True):
+        for (prefix, device, place), bias in zip(WIRING[self.kind], self._biases, strict=True):
             points = INSTRUMENTS[device](view, rng.standard_normal(N_NOISE).tolist(), bias, place)
             shown |= {f"{prefix}{point}": value for point, value in points.items()}
         if self._has_more:

@@ -79,15 +79,6 @@ class Windows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FaultyWindows:
-    """Windows of one machine with one fault at one severity."""
-
-    windows: Windows
-    fault: str
-    severity: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Collected:
     """What a dataset folder holds for one machine type.
 

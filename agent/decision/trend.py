@@ -132,11 +132,6 @@ class Trend:
         if value > self.alert or self._sizes:
             self._keep(_Point(self._hours, math.log(value)))
 
-    def reset(self) -> None:
-        """Maintenance, or a new normal: what was before says nothing of what comes."""
-        self._sizes.clear()
-        self._hours, self._usual_h, self._last_ns = 0.0, 0.0, None
-
     def forecast(self, limit: float) -> Forecast | None:
         """When `limit` (in the quantity's unit) is reached if operation stays as it is.
 

@@ -74,17 +74,6 @@ def engine_module(kind: str) -> ModuleType:
         raise BundleRefused(f"site file: engine = {kind!r}: {error.args[0]}; name one of these") from None
 
 
-def open_runtime(kind: str, bundle_dir: Path) -> Runtime:
-    """Load the model file that engine `kind` reads from a bundle's folder; `open_bundle` is the checked way in.
-
-    Raises: BundleRefused: unknown engine, file missing, too large, or not readable by the engine.
-    MissingExtra: the engine's package is not installed.
-    """
-    module = engine_module(kind)
-    runtime: Runtime = module.open_model(read_limited(Path(bundle_dir) / module.FILE_NAME, MAX_MODEL_BYTES))
-    return runtime
-
-
 def model_sizes(
     file_name: str,
     inputs: Mapping[str, tuple[bool, tuple[int, ...]]],

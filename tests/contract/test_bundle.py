@@ -16,7 +16,6 @@ from bundles import golden_changed, replaced, rewritten, site_bundle
 from agent.errors import BundleRefused
 from agent.inference.bundle import HASHED, Bundle, open_bundle, read_manifest
 from agent.inference.golden import golden_features, manifest_columns
-from agent.inference.runtime import open_runtime
 from agent.inference.runtimes import tflite
 from firmware_bridge.errors import MissingExtra
 from training.train import Kind
@@ -267,14 +266,16 @@ def test_an_unknown_engine_is_answered_with_the_known_ones(bundle: Path, kind: K
     assert "it has onnx, tflite" in refused(bundle, kind, "torch")
 
 
-def test_a_missing_engine_is_answered_with_the_install_line(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_is_answered_with_the_install_line(
+    bundle: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The base install has none."""
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match=r'pip install "hark-edge\[onnx\]"'):
-        open_runtime("onnx", bundle)
+        opened(bundle, kind, "onnx")
     monkeypatch.setattr(tflite, "PACKAGES", {"no_such_engine": "ai-edge-litert"})
     with pytest.raises(MissingExtra, match=r'pip install "hark-edge\[tflite\]"'):
-        open_runtime("tflite", bundle)
+        opened(bundle, kind, "tflite")
 
 
 def test_tflite_runtime_beside_numpy_2_is_one_clear_error() -> None:

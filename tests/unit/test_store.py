@@ -163,7 +163,7 @@ def test_alarms_and_baselines_outlive_a_restart(tmp_path: Path) -> None:
         Moment(6, 6),
     )
     store = opened(tmp_path)
-    store.save_alarm_states(book.states())
+    store.write([], book.states())
     store.save_baseline("M-1", "running:10", {"location": [1.0, None]}, 7)
     store.add_counts({"inbox": 3})
     store.add_counts({"inbox": 4})

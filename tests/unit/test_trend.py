@@ -152,15 +152,6 @@ def test_healing_widens_the_interval_and_does_not_end_it() -> None:
     assert with_healing.p90_h / with_healing.p10_h > 1.5 * without.p90_h / without.p10_h
 
 
-def test_after_maintenance_it_begins_anew() -> None:
-    trend = followed(rise(51))
-    trend.reset()
-    assert trend.forecast(math.e) is None
-    for at, log in enumerate(rise(51).tolist()):
-        trend.step(math.exp(log), (1000 + at) * HOUR_NS)
-    assert trend.forecast(math.e) == followed(rise(51)).forecast(math.e)
-
-
 def test_a_year_of_readings_takes_no_more_memory_than_it_may() -> None:
     """Points of one size are merged in pairs: some 17 of each size, whatever is fed."""
     trend = followed(np.full(40_000, 0.3))
