@@ -174,7 +174,12 @@ class Pipeline:
             self._add_axes(bank, block)
         for tag in self._sensor_machines.get(sensor, ()):
             found = self.watches[tag].on_tags(
-                self._bank_of(tag), self._sensor_watch.muted(), block.monotonic_ns, block.utc_ns, self._waits(tag)
+                self._bank_of(tag),
+                self._sensor_watch.muted(),
+                block.monotonic_ns,
+                block.utc_ns,
+                waits=self._waits(tag),
+                doubted=self._sensor_watch.doubted_channels,
             )
             self._keep(tag, found, block, outcome)
         return outcome

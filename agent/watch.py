@@ -139,14 +139,18 @@ class MachineWatch:
         muted: frozenset[str],
         monotonic_ns: int,
         utc_ns: int,
+        *,
         waits: bool = False,
+        doubted: frozenset[int] = frozenset(),
     ) -> Findings:
         """After a block of one of its sensors: state and limits; and the verdict, when no burst brings it.
 
-        Args: muted: sensors that are not believed. waits: no verdict now, because it is not known yet whose step was seen.
+        Args:
+            muted: sensors that are not believed. doubted: single channels, likewise, for a moment.
+            waits: no verdict now, because it is not known yet whose step was seen.
         """
         found = Findings()
-        values = self._current_values(tags, muted)
+        values = self._current_values(tags, muted, doubted)
         self.last_values = {**values, **self._from_windows}
         point = self.operating_point(tags, monotonic_ns)
         self.state = self._states.step(
@@ -438,13 +442,13 @@ class MachineWatch:
         )
 
     # ------------------------------------------------------------------ small parts
-    def _current_values(self, tags: TagBank, muted: frozenset[str]) -> dict[str, float]:
-        """The machine's channels by role, as far as their last value is good and their sensor is believed."""
+    def _current_values(self, tags: TagBank, muted: frozenset[str], doubted: frozenset[int]) -> dict[str, float]:
+        """The machine's channels by role, as far as their last value is good and they are believed."""
         values = tags.latest_of(self._role_channels).tolist()
         return {
             role: value
             for (role, index), value in zip(self.machine.roles.items(), values, strict=True)
-            if not math.isnan(value) and not (muted and self._sensor_of[index] in muted)
+            if not (math.isnan(value) or (muted and self._sensor_of[index] in muted) or index in doubted)
         }
 
     def _statistics(self, tags: TagBank, muted: frozenset[str], monotonic_ns: int) -> dict[str, tuple[float, bool]]:

@@ -78,6 +78,8 @@ OTHER_UNIT = {
     "kw": (1.34102, 0.0),  # hp
 }
 
+COUNTED = "rpm"  # a speed is counted, or follows the frequency that a drive itself puts out: it can be wrong and does not drift
+
 
 def unit_of(point: str) -> str:
     """The unit in a point's name, where it is one that can be wrong: "mm_s" of velocity_rms_z_mm_s; else ""."""
@@ -105,7 +107,8 @@ def shown(points: Points, severities: Mapping[str, float], seed: int, sensor: st
     if "sensor_swapped_axes" in severities:
         faulty = {point: faulty[_exchanged(point)] for point in faulty}
     if drift := severities.get("sensor_drift", 0.0):
-        faulty = {point: value * (1.0 + DRIFT_RATIO * drift * bool(unit_of(point))) for point, value in faulty.items()}
+        drifts = {point for point in faulty if unit_of(point) not in ("", COUNTED)}
+        faulty = {point: value * (1.0 + DRIFT_RATIO * drift * (point in drifts)) for point, value in faulty.items()}
     if bias := severities.get("sensor_bias", 0.0):
         faulty = {point: value + bias * ERROR_OF.get(unit_of(point), 0.0) for point, value in faulty.items()}
     if share := severities.get("sensor_spikes", 0.0):

@@ -289,6 +289,11 @@ class SensorWatch:
         """The very channels that have just stepped."""
         return frozenset(self._signals.suspect().tolist())
 
+    @property
+    def doubted_channels(self) -> frozenset[int]:
+        """Channels whose last step no machine can have made: nothing is concluded from them until it is known whose it was."""
+        return self._signals.doubted
+
     def hold(self, condition: str, onset_utc_ns: int) -> None:
         """Take up a sensor fault that stood before a restart, by its condition's name."""
         for sensor in self._sensors:

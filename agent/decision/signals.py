@@ -187,6 +187,10 @@ class SignalWatch:
         tells |= {index for index, others in self._witnesses.items() if others and self._is_duty[index]}
         self._is_witnessed = np.isin(np.arange(n), sorted(tells))
         self._n_since_step = np.zeros(n, np.int32)
+        self._n_doubted = np.zeros(
+            n, np.int8
+        )  # samples until a temperature is believed again that no body can have taken
+        self.doubted: frozenset[int] = frozenset()
 
     def see(self, channels: I32, values: F32, quality: U8, monotonic_ns: int, running: bool | None) -> U8:
         """Take in one block of one sensor.
@@ -253,7 +257,7 @@ class SignalWatch:
 
     def _begin_anew(self, channels: I32 | NDArray[np.intp]) -> None:
         self._ring[channels] = self._median[channels] = self._spread[channels] = np.nan
-        self._n_since_step[channels] = 0
+        self._n_since_step[channels] = self._n_doubted[channels] = 0
 
     def _is_fresh(self, where: NDArray[np.intp], seen: F64) -> Mask:
         """Values that the device renewed: we may poll faster than it measures. What stands still for long counts again."""
@@ -301,12 +305,23 @@ class SignalWatch:
         self._raise(where[many & (self.fault[where] == NONE)], SPIKES, self._spikes_ns[where, -1].max(initial=0))
 
     def _push(self, where: NDArray[np.intp], seen: F64, monotonic_ns: int) -> None:
+        self._doubt(where, seen, monotonic_ns)
         self._ring[where, :-1], self._time_ns[where, :-1] = self._ring[where, 1:], self._time_ns[where, 1:]
         self._ring[where, -1], self._time_ns[where, -1] = seen, monotonic_ns
         self._median[where], self._spread[where] = middles(self._ring[where].reshape(-1, 2, N_HALF))
         self._lowest[where] = np.minimum(self._lowest[where], seen)
         self._highest[where] = np.maximum(self._highest[where], seen)
         self._n_believed[where] += 1
+
+    def _doubt(self, where: NDArray[np.intp], seen: F64, monotonic_ns: int) -> None:
+        """Temperatures that leapt as no body does: not even a limit is asked until the second half has told whose step it was."""
+        since_s = (monotonic_ns - self._time_ns[where, -1]) / _NS
+        leap = self._is_degrees[where] & (
+            np.abs(seen - self._ring[where, -1]) > LEAST_STEP_K + self._inert_k_s[where] * since_s
+        )
+        if leap.any() or self.doubted:
+            self._n_doubted[where] = np.where(leap, N_HALF, np.maximum(self._n_doubted[where] - 1, 0))
+            self.doubted = frozenset(np.flatnonzero(self._n_doubted).tolist())
 
     def _end_held(self, sensor: str) -> None:
         """A sensor's fault of before a restart is over: nobody knows any more which of its channels it was."""

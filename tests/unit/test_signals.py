@@ -209,3 +209,24 @@ def test_a_changed_sensor_begins_anew() -> None:
     bench.watch.forget(np.array([4]))
     bench.run(30, plus(8.0, 4))
     assert bench.found() == {}
+
+
+def test_a_temperature_that_leaps_is_doubted_until_it_is_told_whose_step_it_was() -> None:
+    """Degrees Fahrenheit would break a limit of 95 before they are told as such; a bearing that runs hot never leaps."""
+    at = VIB.index("temperature_degc")
+    bench = Bench()
+    bench.run(60)
+    bench.run(60, lambda values, second: values + np.where(np.arange(len(values)) == at, 0.04 * second, 0.0))
+    assert bench.watch.doubted == frozenset()
+    bench = Bench()
+    bench.run(60)
+
+    def leap(values: np.ndarray, second: int) -> np.ndarray:
+        return np.where(np.arange(len(values)) == at, 1.8 * values + 32, values)
+
+    bench.run(1, leap)
+    for _ in range(9):
+        bench.run(1, leap)
+        assert at in bench.watch.doubted or bench.found() == {"temperature_degc": UNIT}
+    assert bench.found() == {"temperature_degc": UNIT}
+    assert bench.watch.doubted == frozenset()
