@@ -7,7 +7,7 @@ bridge -> window -> features -> inference -> decision -> (store -> deliver, in a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -169,12 +169,15 @@ class Pipeline:
             return outcome
         sensor = self.site.channels[int(block.channels[0])].sensor
         quality = self._sensor_watch.see_block(block, self._runs(self._sensor_machines.get(sensor, [])))
+        read = frozenset(block.channels.tolist())
+        sums = [at for at, axes in self._sums.items() if not read.isdisjoint(axes.tolist())]
         for bank in self._banks.values():
             bank.update(block.channels, block.values, quality, block.monotonic_ns)
-            self._add_axes(bank, block)
+            self._add_axes(bank, sums, block.monotonic_ns)
         for tag in self._sensor_machines.get(sensor, ()):
             found = self.watches[tag].on_tags(
                 self._bank_of(tag),
+                read.union(sums),
                 self._sensor_watch.muted(),
                 block.monotonic_ns,
                 block.utc_ns,
@@ -281,12 +284,11 @@ class Pipeline:
         return replace(event, clock=CLOCK_UNSET, explanation=replace(event.explanation, data_quality=quality))
 
     # ------------------------------------------------------------------ small parts
-    def _add_axes(self, bank: TagBank, block: Block) -> None:
-        """Channels that are sums of axes, where the block brought one: no value where one of the axes has none."""
-        due = [at for at, axes in self._sums.items() if np.isin(axes, block.channels).any()]
-        if due:
-            sums = np.array([np.linalg.norm(bank.latest_of(self._sums[at])) for at in due], np.float32)
-            bank.update(np.array(due, np.int32), sums, np.zeros(len(due), np.uint8), block.monotonic_ns)
+    def _add_axes(self, bank: TagBank, sums: Sequence[int], monotonic_ns: int) -> None:
+        """Channels that are sums of axes, of which one was just read: no value where one of the axes has none."""
+        if sums:
+            values = np.array([np.linalg.norm(bank.latest_of(self._sums[at])) for at in sums], np.float32)
+            bank.update(np.array(sums, np.int32), values, np.zeros(len(sums), np.uint8), monotonic_ns)
 
     def _waits(self, tag: str) -> bool:
         """Whether something that a machine is judged by has just stepped: a verdict on scalars waits, the limits do not."""

@@ -136,6 +136,7 @@ class MachineWatch:
     def on_tags(
         self,
         tags: TagBank,
+        renewed: frozenset[int],
         muted: frozenset[str],
         monotonic_ns: int,
         utc_ns: int,
@@ -146,6 +147,8 @@ class MachineWatch:
         """After a block of one of its sensors: state and limits; and the verdict, when no burst brings it.
 
         Args:
+            renewed: channels that were read just now. A limit looks at these alone: one old reading, looked at again and again,
+                would outlast any delay.
             muted: sensors that are not believed. doubted: single channels, likewise, for a moment.
             waits: no verdict now, because it is not known yet whose step was seen.
         """
@@ -160,7 +163,8 @@ class MachineWatch:
             current_a=values.get(self.machine.profile.state.current_channel, math.nan),
             vibration_floors=self._vibration_floors(values),
         )
-        self._check_limits(values, monotonic_ns, utc_ns, found)
+        read = {role: value for role, value in values.items() if self.machine.roles[role] in renewed}
+        self._check_limits(read, monotonic_ns, utc_ns, found)
         if not self.machine.burst_sensors and not waits and self._is_due(monotonic_ns):
             self._judge(None, tags, muted, monotonic_ns, utc_ns, found)
         return found

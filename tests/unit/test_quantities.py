@@ -145,7 +145,7 @@ def watched(site: Site, muted: frozenset[str] = frozenset()) -> dict[str, float]
         LatencyBudget(100.0, STAGES),
         site.channels,
     )
-    (record,) = watch.on_tags(tags, muted, 3 * 10**9, 0).records
+    (record,) = watch.on_tags(tags, frozenset(), muted, 3 * 10**9, 0).records
     return dict(zip(machine.features.names, record.payload["values"], strict=True))
 
 

@@ -267,7 +267,7 @@ def hear(watch: MachineWatch, samples: F32, at_s: int) -> Findings:
     """One window, one second after the one before it; state first, as on a gateway."""
     now_ns = at_s * 10**9
     nothing, nobody = TagBank(0), frozenset[str]()
-    watch.on_tags(nothing, nobody, now_ns, now_ns)
+    watch.on_tags(nothing, frozenset(), nobody, now_ns, now_ns)
     return watch.on_window(_window(samples, now_ns), nothing, nobody, now_ns)
 
 
