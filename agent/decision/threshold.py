@@ -20,6 +20,7 @@ from agent.vocabulary import F64
 MIN_SCORES = 20
 MIN_EXCESSES = 50  # for the fit, where the scores allow it (domain practice: 50 to 100 peaks)
 SHAPE_MIN, SHAPE_MAX = 0.0, 0.35
+LEAST_READINGS = 3  # that break a limit
 _NS = 1_000_000_000
 
 
@@ -137,7 +138,7 @@ class ConditionTracker:
     """One condition with on-delay or persistence, off-delay and dead-band (ISA-18.2, clause 16: chattering).
 
     Args:
-        k, m: exceedances needed among the last m decisions. on_delay_s: and for how long without a break.
+        k, m: exceedances needed among the last m decisions. on_delay_s: and for how long, from the first of them on.
         off_delay_s: how long the value must be back, by `deadband`, before the condition clears.
         refractory_s: a condition that comes back within so long after it cleared is the same one that comes and goes: it
             clears only after so long.
@@ -201,8 +202,8 @@ class ConditionTracker:
             self._since_ns = None
             return None
         if self._since_ns is None:
-            self._since_ns = monotonic_ns
             self._onset = self._persistence.first() or now
+            self._since_ns = self._onset.monotonic_ns
         if monotonic_ns - self._since_ns < self._on_delay_ns:
             return None
         self.standing, self.standing_s = True, (monotonic_ns - self._onset.monotonic_ns) / _NS
@@ -242,12 +243,18 @@ class LimitChange:
 
 
 class LimitWatch:
-    """The fast protective limits of one machine, beside the model: dry run, over-temperature, a norm's zone."""
+    """The fast protective limits of one machine, beside the model: dry run, over-temperature, a norm's zone.
+
+    A limit is broken by LEAST_READINGS in a row, however slowly they come: where one comes every two minutes, two odd ones are
+    no delay of ten seconds.
+    """
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self._limits = tuple(limits)
         self._trackers = [
             ConditionTracker(
+                k=LEAST_READINGS,
+                m=LEAST_READINGS,
                 on_delay_s=limit.on_delay_s,
                 off_delay_s=limit.off_delay_s,
                 deadband=limit.deadband,

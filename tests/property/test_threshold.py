@@ -153,7 +153,21 @@ def test_a_break_is_a_multiple_of_the_learned_level_and_unlearned_it_is_none() -
     assert step(0, 9.0, {}) == step(10, 9.0, {}) == []
     normals = {"acceleration_rms_g": 0.2}
     assert step(20, 0.81, normals) == step(30, 0.79, normals) == step(40, 0.81, normals) == []
+    assert step(45, 0.81, normals) == []
     assert step(50, 0.81, normals) == [(Change.RAISED, pytest.approx(0.8))]
+
+
+def test_two_odd_readings_are_no_delay_however_far_apart_they_are() -> None:
+    """A gauge that is read every two minutes has a spike, and another one: the third reading decides."""
+    limit = Limit(name="high", channel="velocity_rms_z_mm_s", fault="high_vibration", above=4.5, on_delay_s=10.0)
+
+    def told(*values: float) -> list[int]:
+        watch = LimitWatch([limit])
+        steps = (watch.step({limit.channel: value}, True, {}, 120 * at * S, 0) for at, value in enumerate(values))
+        return [len(changes) for changes in steps]
+
+    assert told(9.0, 12.0, 0.7, 9.0, 9.0, 0.7) == [0] * 6
+    assert told(9.0, 12.0, 8.0) == [0, 0, 1]
 
 
 def test_an_alarm_that_comes_and_goes_is_told_twice_a_day_at_most() -> None:
