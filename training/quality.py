@@ -116,6 +116,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
             Aim("top2_pct", "true cause among the first two", least=92, unit="%"),
             Aim("sensor_named_pct", "sensor faults told as such", least=95, unit="%"),
             Aim("sensor_machine_alarms", "machine alarms from sensor faults", most=0),
+            Aim("slow_ramp_found_after_days", "unbalance that grows for 60 days, found after", most=30, unit="d"),
+            Aim(
+                "slow_ramp_found_by_rolling_54h", "the same found by a baseline that forgets in 54 h (1 is yes)", most=0
+            ),
         ),
     ),
 }

@@ -7,7 +7,7 @@ false_alarms_per_machine_month, upper95   machine alarms in healthy, judged time
 event_recall_pct      fault runs with an alarm of the right machine between onset and the end of the run
 top1_pct, top2_pct    of the recalled: the true cause is the first, or among the first two, of the last explanation told
 sensor_named_pct, sensor_machine_alarms   runs with a sensor fault that were told as one; machine alarms in all of them
-slow_ramp             a spall that takes 60 days: when it is found, and that a baseline of the last 54 windows never sees it
+slow_ramp_...         an unbalance that grows for 60 days: when it is found, and whether a baseline of the last 54 windows sees it
 The simulator is not evidence for real performance: what it shows is that budget, states, sensors and causes hang together.
 """
 
@@ -323,7 +323,7 @@ def evaluate(folder: Path | None, root: Path, engine: str = "onnx", extent: Exte
             **_budget(healthy.values(), extent),
             **_recall(verdicts),
             **_sensors(sensor_events, told[len(events) :]),
-            "slow_ramp": slow.get() if slow is not None else None,
+            **(slow.get() if slow is not None else {}),
             "verdicts": [msgspec.to_builtins(verdict) for verdict in verdicts],
         }
 
@@ -422,10 +422,10 @@ def slow_ramp(root: Path, engine: str, baselines: Mapping[tuple[str, str], Basel
     found_s = (alarms[0].utc_ns - START_UTC_NS) / 1e9 if alarms else None
     rows = [record.payload for record in told.records if record.machine == MOTOR]
     return {
-        "days": extent.slow_days,
-        "frozen_found_after_days": round((found_s - onset_s) / DAY_S, 1) if found_s is not None else None,
-        "frozen_severity": round(fault.severity(found_s), 3) if found_s is not None else None,
-        "rolling_54h_found": _rolling_finds(root, engine, rows),
+        "slow_ramp_days": extent.slow_days,
+        "slow_ramp_found_after_days": round((found_s - onset_s) / DAY_S, 1) if found_s is not None else None,
+        "slow_ramp_severity_at_detection": round(fault.severity(found_s), 3) if found_s is not None else None,
+        "slow_ramp_found_by_rolling_54h": int(_rolling_finds(root, engine, rows)),
     }
 
 
