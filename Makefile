@@ -24,7 +24,7 @@ demo: $(VENV)/.installed ## a simulated plant, the agent, faults and explained a
 	@$(BIN)/hark demo
 
 test: $(VENV)/.installed ## every test, with a coverage report
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.installed ## format, lint, types
 	@$(BIN)/ruff format --check .
