@@ -32,7 +32,8 @@ from agent.notifiers.log import LogNotifier, note_clock_not_set, note_clock_step
 from agent.notifiers.mqtt import MqttNotifier
 from agent.orders import taken
 from agent.pipeline import Outcome, Pipeline
-from agent.store import Store, StoredRecord
+from agent.samples import STREAM as SAMPLES
+from agent.store import Store, StoredRecord, sequence_start
 from agent.store_thread import StoreThread
 from firmware_bridge.broker import login_of, tls_of
 from firmware_bridge.errors import RecordingError, SourceLost
@@ -132,6 +133,7 @@ class App:
             gateway=f"{config.site.name}/{config.site.gateway}",
             channels=[channel.name for channel in site.channels],
             max_bytes=config.site.buffer_mib << 20,
+            first_seq=sequence_start(self.clock.utc_ns()),
         )
         self.pipeline = Pipeline(
             site,
@@ -148,7 +150,10 @@ class App:
             plan = DeliveryPlan(confirm=config.upstream.confirm)
             self._delivery = Deliverer(self._writer, self.clock, upstream_of(site, config.upstream), plan)
             names = {machine.tag: MachineName(machine.profile.title, machine.spec.type) for machine in site.machines}
-            self._notifiers.append(MqttNotifier(config.site.name, config.site.gateway, names, self._delivery.retain))
+            shown = MqttNotifier(config.site.name, config.site.gateway, names, self._delivery.retain)
+            for alarm in self.pipeline.standing():  # the broker may have forgotten what it was told to keep
+                shown.notify(alarm.event)
+            self._notifiers.append(shown)
         self._sparkplug = sparkplug_of(site, config.sparkplug, self.clock) if config.sparkplug else None
         if self._sparkplug is not None:
             self._notifiers.append(self._sparkplug)
@@ -353,7 +358,7 @@ class App:
         return {
             "records": {
                 "produced": sum(self.produced.values()),
-                "stored": sum(stats["records"].values()),
+                "stored": sum(n for stream, n in stats["records"].items() if stream != SAMPLES),
                 "by_stream": dict(self.produced),
             },
             "outbox": stats["outbox"],

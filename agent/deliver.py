@@ -42,7 +42,7 @@ from firmware_bridge.upstream import (
 
 log = logging.getLogger(__name__)
 
-ORDER = {"alarm": 0, "clock": 1, "baseline": 2, "feature": 3, "burst": 4}
+ORDER = {"alarm": 0, "clock": 1, "baseline": 2, "feature": 3, "burst": 4, "sample": 5}
 KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 5.0
 POLL_S = 0.5

@@ -1,9 +1,9 @@
 """The gateway's buffer: a SQLite journal and outbox, and its only writer.
 
-What is kept, in plain tables: `record` (alarms, clock events, features, bursts, each with its own sequence number), `outbox`
-(what of it still has to reach the collector), `sample` (one row per poll), `gap` (everything that was ever dropped, and
-why), baselines, standing alarms and counters. `sqlite-utils` makes and migrates the tables; the hot path takes its
-connection.
+What is kept, in plain tables: `record` (alarms, clock events, features, bursts and chunks of samples, each with its own sequence
+number), `outbox` (what of it still has to reach the collector), `sample` (a row for each poll of the last minutes, see samples.py),
+`gap` (everything that was ever dropped, and why), baselines, standing alarms and counters. `sqlite-utils` makes and migrates the
+tables; the hot path takes its connection.
 
 Durability. In WAL mode `synchronous=NORMAL` survives a killed process but loses acknowledged rows in every power cut,
 FULL in none. So alarms, clock events, confirmations and configuration commit with FULL at once; bulk commits with NORMAL,
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import random
@@ -35,15 +34,18 @@ import msgspec
 from agent.clock import SET_SINCE_UTC_NS
 from agent.decision.alarm import StandingAlarm
 from agent.errors import StoreError
+from agent.samples import STREAM as SAMPLES
+from agent.samples import SampleLog
 from agent.vocabulary import Record
 from firmware_bridge.measurement import Block
+from firmware_bridge.upstream import BINARY
 
 if TYPE_CHECKING:
     import sqlite_utils
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_BYTES = 1024
 WAL_PAGES = 256
 CACHE_KIB = 512  # SQLite's own 2 MiB are full after 15 min and write no faster (0.8 of bare executemany with either)
@@ -54,7 +56,6 @@ LIVE_S = 60.0  # a record written longer ago, or before a restart, is backfill: 
 LIVE_STEP_S = 1.0  # as exactly is that known
 FIRST_UNSET_START, LAST_UNSET_START = 1 << 42, 1 << 52  # milliseconds of the years 2109 and later
 SLICE_ROWS = 200  # deleted in one statement by retention
-MAX_CHANNEL_SETS = 4096
 BUDGET_TARGET = 0.95  # retention frees down to this share
 
 PENDING, PUBLISHED, DEAD = 0, 1, 2
@@ -67,13 +68,19 @@ _TABLES: dict[str, tuple[dict[str, Any], str | tuple[str, ...]]] = {
     "record": (
         {
             "id": int, "stream": str, "seq": int, "machine": str, "utc_ns": int, "boot": int,
-            "upstream": int, "alarm_id": str, "payload": bytes,
+            "upstream": int, "alarm_id": str, "payload": bytes, "monotonic_ns": int, "clock_set": int,
         },
         "id",
     ),
     "outbox": ({"id": int, "stream": str, "seq": int, "state": int, "attempts": int}, "id"),
     "channel_set": ({"id": int, "names": str}, "id"),
-    "sample": ({"id": int, "utc_ns": int, "channel_set": int, "value": bytes, "quality": bytes}, "id"),
+    "sample": (
+        {
+            "id": int, "utc_ns": int, "channel_set": int, "value": bytes, "quality": bytes, "monotonic_ns": int,
+            "boot": int,
+        },
+        "id",
+    ),
     "gap": (
         {
             "id": int, "what": str, "from_id": int, "to_id": int, "from_utc_ns": int, "to_utc_ns": int, "n": int,
@@ -90,22 +97,26 @@ _TABLES: dict[str, tuple[dict[str, Any], str | tuple[str, ...]]] = {
 _KEPT_LAST = "('alarm', 'clock', 'baseline')"
 _CONFIRMED = "upstream = 0 OR NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.id = record.id)"
 RETENTION: tuple[tuple[str, str], ...] = (
-    ("sample", "1"),
+    ("record", f"stream = '{SAMPLES}' AND ({_CONFIRMED})"),
     ("record", f"stream NOT IN {_KEPT_LAST} AND alarm_id IS NULL AND ({_CONFIRMED})"),
+    ("record", f"stream = '{SAMPLES}'"),
+    ("sample", "1"),
     ("record", f"stream NOT IN {_KEPT_LAST} AND stream <> 'burst'"),
     ("record", "stream = 'burst' AND alarm_id IS NULL"),
     ("record", "stream = 'burst'"),
     ("record", f"stream IN {_KEPT_LAST} AND ({_CONFIRMED})"),
     ("record", f"stream IN {_KEPT_LAST}"),
 )
-STREAM_ORDER = ("alarm", "clock", "baseline", "feature", "burst")
+N_LEAST_VALUABLE = 4  # of these go when the disk is full: what is delivered, and samples
+FREED_SLICES = 5
+STREAM_ORDER = ("alarm", "clock", "baseline", "feature", "burst", SAMPLES)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Something that is missing: which stream (or "sample", "everything"), from when to when, how many, and why.
+    """Something that is missing: which stream (or "poll", "everything"), from when to when, how many, and why.
 
-    `from_id` and `to_id` are sequence numbers (row ids for samples), 0 where they are not known.
+    `from_id` and `to_id` are sequence numbers (row ids for polls that were not folded yet), 0 where they are not known.
     """
 
     what: str
@@ -157,14 +168,27 @@ class Store:
         self._lock_fd = lock_fd
         self._full_due_s = 0.0
         self._unsettled = False
+        self._db: sqlite3.Connection
+        self._next_seq: dict[str, int]
+        self._samples: SampleLog
         self._open_database()
 
     @classmethod
-    def open(cls, path: Path | str, *, gateway: str, channels: Sequence[str] = (), max_bytes: int = 512 << 20) -> Store:
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        gateway: str,
+        channels: Sequence[str] = (),
+        max_bytes: int = 512 << 20,
+        first_seq: int = 1,
+    ) -> Store:
         """Open or create the buffer.
 
         Args:
             gateway: whose buffer this is; another gateway's file is refused. channels: names of the channel table.
+            first_seq: where the sequences of a buffer begin that is made now. A gateway whose data folder was wiped must not begin
+                at 1 again (`sequence_start`): the collector would take its records for ones that it has.
             max_bytes: what the file may hold; see RETENTION for what goes first.
         Raises: StoreError: the folder cannot be written, another process has the file, or it is another gateway's.
         """
@@ -174,6 +198,8 @@ class Store:
             store = cls(path, channels, max_bytes, lock_fd)
             try:
                 store._claim(gateway)
+                if store.made_tables and first_seq > 1 and not store._next_seq:
+                    store._begin_sequences(first_seq)
             except StoreError:
                 store.close()
                 raise
@@ -240,7 +266,7 @@ class Store:
     def pending(self, limit: int) -> list[StoredRecord]:
         """What should leave next and is neither published nor dead.
 
-        Alarms, clock events, live features, older ones (oldest first), bursts.
+        Alarms, clock events, live features, older ones (oldest first), bursts, samples.
         """
         found = self._pending("alarm", limit, "ORDER BY o.id")
         found += self._pending("clock", limit - len(found), "ORDER BY o.id")
@@ -248,7 +274,7 @@ class Store:
         newest = self._pending("feature", limit - len(found), "ORDER BY o.id DESC")
         found += [record for record in reversed(newest) if not record.late]
         live = {record.key for record in found}
-        for stream in ("feature", "burst"):
+        for stream in ("feature", "burst", SAMPLES):
             older = self._pending(stream, limit, "ORDER BY o.id")
             found += [record for record in older if record.key not in live]
         return found[:limit]
@@ -287,6 +313,24 @@ class Store:
             self.sync()
         return due
 
+    def fold_samples(self, now_s: float) -> int:
+        """One step of turning polls into chunks; call about once a second. Returns how many chunks were kept."""
+        chunks = self._samples.encode_next(now_s)
+        if not chunks:
+            return 0
+        next_seq = dict(self._next_seq)
+        records = [Record(SAMPLES, chunk.sensor, chunk.utc_ns, {"chunk": chunk.blob}) for chunk in chunks]
+        try:
+            with self._transaction(full=False):
+                self._insert_records(records, next_seq)
+                self._samples.folded()
+        except sqlite3.Error:
+            self._samples.give_up_fold()
+            raise
+        self._next_seq = next_seq
+        self.enforce_budget()
+        return len(records)
+
     def sync(self) -> None:
         """One durable commit: everything written before it survives a power cut."""
         with self._transaction(full=True):
@@ -318,7 +362,7 @@ class Store:
         return {
             "used_bytes": self.used_bytes(),
             "max_bytes": self.max_bytes,
-            "samples": self._db.execute("SELECT COUNT(*) FROM sample").fetchone()[0],
+            "polls": self._samples.n_hot,
             "records": dict(self._db.execute("SELECT stream, COUNT(*) FROM record GROUP BY stream").fetchall()),
             "outbox": {
                 "pending": states.get(PENDING, 0),
@@ -368,12 +412,10 @@ class Store:
         )  # nobody remembers when: send again
         self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
         self._next_seq = dict(self._db.execute("SELECT name, next_seq FROM stream").fetchall())
-        sets = self._db.execute("SELECT names, id FROM channel_set").fetchall()
-        self._set_ids: dict[str, int] = dict(sets)
-        self._set_ids_by_bytes: dict[bytes, int] = {}
         # (monotonic seconds, first id written from then on), one a second at most
         self._live: deque[tuple[float, int]] = deque(maxlen=2 + round(LIVE_S / LIVE_STEP_S))
         self._boot = 1 + int(self._meta("boot") or 0)
+        self._samples = SampleLog(self._db, self._channels, self._boot)
         with self._transaction(full=True):
             self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?)", (str(self._boot),))
 
@@ -402,14 +444,18 @@ class Store:
                 Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
         log.error("buffer damaged, moved aside, a new one started: kept_as=%s cause=%s", aside, cause)
         self._connect()
-        start = _new_start(time.time_ns())
+        self._begin_sequences(sequence_start(time.time_ns()))
         with self._transaction(full=True):
-            self._db.executemany(
-                "INSERT INTO stream (name, next_seq) VALUES (?, ?)", [(name, start) for name in STREAM_ORDER]
-            )
             reason = f"database damaged ({cause}), kept as {aside.name}"
             self._insert_gap(Gap("everything", 0, time.time_ns(), 0, reason))
-        self._next_seq = dict.fromkeys(STREAM_ORDER, start)
+
+    def _begin_sequences(self, first_seq: int) -> None:
+        with self._transaction(full=True):
+            self._db.executemany(
+                "INSERT OR REPLACE INTO stream (name, next_seq) VALUES (?, ?)",
+                [(name, first_seq) for name in STREAM_ORDER],
+            )
+        self._next_seq = dict.fromkeys(STREAM_ORDER, first_seq)
 
     def _claim(self, gateway: str) -> None:
         owner = self._meta("gateway")
@@ -453,25 +499,17 @@ class Store:
         next_seq = dict(self._next_seq)
         try:
             with self._transaction(full=urgent):
-                self._insert_blocks(blocks)
+                self._samples.insert(blocks)
                 stored = self._insert_records(records, next_seq)
                 if states is not None:
                     self._replace_alarm_states(states)
         except sqlite3.Error:
-            self._forget_channel_sets()
+            with contextlib.suppress(sqlite3.Error):
+                self._samples.forget()
             raise
         self._next_seq = next_seq
         self.enforce_budget()
         return stored
-
-    def _insert_blocks(self, blocks: Sequence[Block]) -> None:
-        if not blocks:
-            return
-        rows = [
-            (block.utc_ns, self._channel_set(block), block.values.tobytes(), _unless_good(block.quality.tobytes()))
-            for block in blocks
-        ]
-        self._db.executemany("INSERT INTO sample (utc_ns, channel_set, value, quality) VALUES (?, ?, ?, ?)", rows)
 
     def _insert_records(self, records: Sequence[Record], next_seq: dict[str, int]) -> list[StoredRecord]:
         """Rows, outbox entries and sequence counters, all in the transaction that is open."""
@@ -496,6 +534,8 @@ class Store:
                     int(record.upstream),
                     alarm_id,
                     payload,
+                    record.arrived_monotonic_ns,
+                    int(record.utc_ns >= SET_SINCE_UTC_NS),
                 )
             )
             if record.upstream:
@@ -512,8 +552,8 @@ class Store:
                     record.arrived_monotonic_ns,
                 )
             )
-        columns = "id, stream, seq, machine, utc_ns, boot, upstream, alarm_id, payload"
-        self._db.executemany(f"INSERT INTO record ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        columns = "id, stream, seq, machine, utc_ns, boot, upstream, alarm_id, payload, monotonic_ns, clock_set"
+        self._db.executemany(f"INSERT INTO record ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         self._db.executemany(
             f"INSERT INTO outbox (id, stream, seq, state, attempts) VALUES (?, ?, ?, {PENDING}, 0)", outbox
         )
@@ -521,29 +561,6 @@ class Store:
         self._db.executemany("INSERT OR REPLACE INTO stream (name, next_seq) VALUES (?, ?)", touched)
         self._note_written(first_id)
         return stored
-
-    def _channel_set(self, block: Block) -> int:
-        """The id of this combination of channels; its row names them, so that a sample can be read with any tool."""
-        raw = block.channels.tobytes()
-        if (known := self._set_ids_by_bytes.get(raw)) is not None:
-            return known
-        names = json.dumps(
-            [self._channels[i] if i < len(self._channels) else f"channel-{i}" for i in block.channels.tolist()]
-        )
-        if names not in self._set_ids:
-            cursor = self._db.execute("INSERT INTO channel_set (names) VALUES (?)", (names,))
-            assert cursor.lastrowid is not None
-            self._set_ids[names] = cursor.lastrowid
-        if len(self._set_ids_by_bytes) >= MAX_CHANNEL_SETS:
-            self._set_ids_by_bytes.clear()
-        self._set_ids_by_bytes[raw] = self._set_ids[names]
-        return self._set_ids[names]
-
-    def _forget_channel_sets(self) -> None:
-        """After a rollback: ids given in it do not exist."""
-        self._set_ids_by_bytes.clear()
-        with contextlib.suppress(sqlite3.Error):
-            self._set_ids = dict(self._db.execute("SELECT names, id FROM channel_set").fetchall())
 
     def _write_after_making_room(
         self, items: Sequence[Item], urgent: bool, states: list[tuple[str, str]] | None, cause: sqlite3.OperationalError
@@ -554,8 +571,8 @@ class Store:
             ballast.unlink()
             log.error("disk full: ballast given up, dropping samples cause=%s", cause)
         try:
-            for _ in range(5):
-                if not self._drop_slice("sample", "1"):
+            for _ in range(FREED_SLICES):
+                if not any(self._drop_slice(table, rows) for table, rows in RETENTION[:N_LEAST_VALUABLE]):
                     break
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return self._write(items, urgent, states)
@@ -595,13 +612,15 @@ class Store:
         """Delete the oldest few of these rows, and say so in `gap`, in one transaction."""
         columns = "id, stream, seq, utc_ns, (upstream AND id IN (SELECT id FROM outbox))"
         if table == "sample":
-            columns = "id, 'sample', id, utc_ns, 0"
+            columns = "id, 'poll', id, utc_ns, 0"
         limit = SLICE_ROWS if table == "sample" else SLICE_ROWS // 10
         with self._transaction(full=False):
             found = self._db.execute(f"SELECT {columns} FROM {table} WHERE {rows} ORDER BY id LIMIT {limit}").fetchall()
             for gap in _gaps(found):
                 self._insert_gap(gap)
             self._db.executemany(f"DELETE FROM {table} WHERE id = ?", [(row[0],) for row in found])
+            if table == "sample":
+                self._samples.dropped(len(found))
             if table == "record":
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", [(row[0],) for row in found])
         return len(found)
@@ -633,8 +652,8 @@ def _gaps(rows: Iterable[tuple[int, str, int, int, int]]) -> list[Gap]:
     return gaps
 
 
-def _new_start(utc_ns: int) -> int:
-    """Where the sequences of a file that replaces a damaged one begin.
+def sequence_start(utc_ns: int) -> int:
+    """Where the sequences of a new file begin: of a gateway's first, and of one that replaces a damaged or a wiped one.
 
     Not at 1 again: the collector would take its records for ones that it has. In milliseconds since 1970, which is beyond any
     number used before; by chance and beyond those where the clock is not set, which says the same after every boot.
@@ -648,17 +667,12 @@ def _state_rows(alarms: Iterable[StandingAlarm]) -> list[tuple[str, str]]:
     return [(alarm.event.alarm_id, msgspec.json.encode(alarm).decode()) for alarm in alarms]
 
 
-def _unless_good(quality: bytes) -> bytes | None:
-    """Nothing where every value is GOOD (0): most rows, and the cheapest way to see it."""
-    return quality if quality.strip(b"\0") else None
-
-
 def _packed(record: Record) -> tuple[str | bytes, str | None]:
     """The payload as stored, and the alarm that it belongs to."""
     if isinstance(record.payload, bytes):
         return record.payload, None
     alarm_id = record.payload.get("alarm_id")
-    if record.stream == "burst":
+    if record.stream in BINARY:
         return msgspec.msgpack.encode(record.payload), alarm_id
     return msgspec.json.encode(record.payload).decode(), alarm_id
 
@@ -680,11 +694,13 @@ def _migrate(connection: sqlite3.Connection) -> bool:
 
     database = sqlite_utils.Database(connection)
     if version < 1:
-        _create_version_1(database)
+        _create_tables(database)
+    else:
+        _add_columns(database.conn)
     return True
 
 
-def _create_version_1(database: sqlite_utils.Database) -> None:
+def _create_tables(database: sqlite_utils.Database) -> None:
     database.conn.execute("BEGIN IMMEDIATE")
     # AUTOINCREMENT: a record's id is never used again, so the outbox can be joined on it for ever.
     names = ", ".join(f"{name} {_SQL[kind]}" for name, kind in _TABLES["record"][0].items() if name != "id")
@@ -698,6 +714,17 @@ def _create_version_1(database: sqlite_utils.Database) -> None:
     database.conn.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     if database.conn.in_transaction:
         database.conn.execute("COMMIT")
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """From version 1: rows say when they were taken by the monotonic clock, and polls in which life of the agent."""
+    connection.execute("BEGIN IMMEDIATE")
+    for table, column in (
+        ("record", "monotonic_ns"), ("record", "clock_set"), ("sample", "monotonic_ns"), ("sample", "boot"),
+    ):  # fmt: skip
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    connection.execute("COMMIT")
 
 
 _SQL = {int: "INTEGER", str: "TEXT", bytes: "BLOB"}

@@ -206,6 +206,7 @@ class StoreThread:
             started_s = time.monotonic()
             if self._store.settle(started_s):
                 self.durable_commit_s = time.monotonic() - started_s
+            self._store.fold_samples(started_s)
         except sqlite3.Error as error:
             self._tell_failure(str(error))
             return

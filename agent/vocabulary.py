@@ -243,10 +243,10 @@ class Record:
     """Something to be kept: the store gives it its key (gateway, stream, sequence) in the transaction that writes it.
 
     Attributes:
-        stream: "alarm", "clock", "baseline", "feature" or "burst"; the order in which they leave is deliver.py's.
-        payload: JSON-able mapping, or bytes for a burst frame.
+        stream: "alarm", "clock", "baseline", "feature", "burst" or "sample"; the order in which they leave is deliver.py's.
+        payload: mapping of what JSON can say, and bytes in bursts and samples.
         urgent: commit at once, durably (alarms).
-        upstream: goes to the outbox; samples stay on the gateway.
+        upstream: goes to the outbox.
     """
 
     stream: str

@@ -18,15 +18,19 @@ from firmware_bridge.errors import FrameError
 from firmware_bridge.frames import NAME, ROOT, check_name
 
 VERSION = 1
-STREAMS = ("alarm", "clock", "baseline", "feature", "burst")
-KIND_OF_STREAM = {"alarm": "event", "clock": "clock", "baseline": "baseline", "feature": "features", "burst": "burst"}
+STREAMS = ("alarm", "clock", "baseline", "feature", "burst", "sample")
+KIND_OF_STREAM = {
+    "alarm": "event", "clock": "clock", "baseline": "baseline", "feature": "features", "burst": "burst",
+    "sample": "samples",
+}  # fmt: skip
+BINARY = ("burst", "sample")  # bodies that hold bytes
 STREAM_OF_KIND = {kind: stream for stream, kind in KIND_OF_STREAM.items()}
 MAX_RECORD_BYTES = 8 << 20  # a burst of MAX_SAMPLES and its envelope, with room
 MAX_CONFIRM_BYTES = 65_536
 MAX_RANGES = 1000
 RESERVED = "sensor"  # the level below a site that belongs to sensors; no gateway has this name
 
-Stream = Literal["alarm", "clock", "baseline", "feature", "burst"]
+Stream = Literal["alarm", "clock", "baseline", "feature", "burst", "sample"]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -100,7 +104,7 @@ _confirm_from_json = msgspec.json.Decoder(_ConfirmMessage)
 
 
 def encode_record(record: UpstreamRecord) -> bytes:
-    """The record's message: msgpack for bursts (samples stay bytes), JSON for the rest (NaN becomes null)."""
+    """The record's message: msgpack for bursts and samples (bytes stay bytes), JSON for the rest (NaN becomes null)."""
     envelope = {
         "v": VERSION,
         "key": record.key,
@@ -113,7 +117,7 @@ def encode_record(record: UpstreamRecord) -> bytes:
         "late": record.late,
         "body": record.body,
     }
-    return (_msgpack if record.stream == "burst" else _json).encode(envelope)
+    return (_msgpack if record.stream in BINARY else _json).encode(envelope)
 
 
 def decode_record(message: bytes) -> UpstreamRecord:

@@ -141,11 +141,14 @@ def summarize(
         )
     false_alarms = sum(alarm["onset"] is None for alarm in alarms)
     found = {(alarm["machine"], alarm["fault"]) for alarm in alarms if alarm["onset"] is not None}
+    judged = sum(
+        one["records"] for one in dataset["sources"] if one["stream"] != "sample"
+    )  # samples are not counted one by one
     records = {
         "produced": agent["records"]["produced"],
         "stored": agent["records"]["stored"],
-        "upstream": dataset["records"],
-        "lost": agent["records"]["produced"] - dataset["records"],
+        "upstream": judged,
+        "lost": agent["records"]["produced"] - judged,
         "duplicated": dataset["duplicates"],
     }
     bursts = {"sent": sum(plant["bursts"]["published"].values()), "windowed": agent["windows"]}

@@ -20,11 +20,12 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from agent.features import feature_set_of
 from agent.machine import load_machine_profile
+from firmware_bridge.chunks import decode_chunk
 from firmware_bridge.errors import HarkError
 from firmware_bridge.roots import find_root
 from firmware_bridge.upstream import UpstreamRecord
 from training.keys import RangeSet
-from training.wire import AlarmBody, BaselineBody, BurstBody, ClockBody, FeatureBody, Source, source_of, utc
+from training.wire import AlarmBody, BaselineBody, BurstBody, ClockBody, FeatureBody, SampleBody, Source, source_of, utc
 
 TABLES = {
     "alarm": "alarms",
@@ -32,6 +33,7 @@ TABLES = {
     "baseline": "baseline_events",
     "feature": "features",
     "burst": "bursts",
+    "sample": "samples",
 }
 PARTITION = ["site", "machine", "date"]
 MAX_ATTEMPTS = 50  # other collectors may commit in between; each attempt sees what they wrote
@@ -115,6 +117,19 @@ SCHEMAS = {
             ("start_utc", UTC_US),
             ("alarm_id", pa.string()),
             ("samples", pa.binary()),
+        ]
+    ),
+    # A row a chunk: n polls of some points. Values and quality stand poll after poll; quality is null where all of it is good.
+    "sample": pa.schema(
+        [
+            *COMMON,
+            ("sensor", pa.string()),
+            ("boot", pa.int64()),
+            ("points", pa.list_(pa.string())),
+            ("utc_us", pa.list_(pa.int64())),
+            ("monotonic_us", pa.list_(pa.int64())),
+            ("values", pa.list_(pa.float32())),
+            ("quality", pa.list_(pa.int16())),  # Delta has no unsigned numbers
         ]
     ),
 }
@@ -356,10 +371,26 @@ def _burst_row(record: UpstreamRecord) -> dict[str, Any]:
     return _common(record) | row | {"start_utc": utc(body.start_utc_ns), "samples": body.samples}
 
 
+def _sample_row(record: UpstreamRecord) -> dict[str, Any]:
+    chunk = decode_chunk(msgspec.convert(record.body, SampleBody).chunk)
+    (series,) = chunk.series
+    return _common(record) | {
+        "sensor": series.sensor,
+        "boot": chunk.boot,
+        "clock": None if chunk.clock_set else "unset",
+        "points": list(series.points),
+        "utc_us": series.utc_us,
+        "monotonic_us": series.monotonic_us,
+        "values": series.values.ravel(),
+        "quality": series.quality.ravel() if series.quality.any() else None,
+    }
+
+
 ROWS: dict[str, Callable[[UpstreamRecord], dict[str, Any]]] = {
     "alarm": _alarm_row,
     "clock": _clock_row,
     "baseline": _baseline_row,
     "feature": _feature_row,
     "burst": _burst_row,
+    "sample": _sample_row,
 }

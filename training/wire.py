@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from firmware_bridge.chunks import decode_chunk
 from firmware_bridge.errors import FrameError
 from firmware_bridge.upstream import (
     MAX_RANGES,
@@ -89,11 +90,17 @@ class ClockBody(Body, frozen=True):
 class BaselineBody(Body, frozen=True):
     """That a machine's normal was learned (of one state), or is to be learned anew, and why."""
 
-    what: Literal["learned", "relearn"]
+    what: Literal["learned", "run_in", "relearn"]
     state: Text
     n_windows: int
     reason: Text
     although_sick: bool
+
+
+class SampleBody(Body, frozen=True):
+    """What one sensor said in some minutes, as firmware_bridge/chunks.py packs it."""
+
+    chunk: bytes
 
 
 BODIES: dict[str, type[Body]] = {
@@ -102,6 +109,7 @@ BODIES: dict[str, type[Body]] = {
     "baseline": BaselineBody,
     "feature": FeatureBody,
     "burst": BurstBody,
+    "sample": SampleBody,
 }
 
 
@@ -126,6 +134,8 @@ def decode(topic: str, payload: bytes) -> UpstreamRecord:
         raise FrameError(f"record {record.key}: {str(error)[:160]}") from None
     if isinstance(body, FeatureBody) and len(body.values) != len(body.present):
         raise FrameError(f"record {record.key}: {len(body.values)} values and {len(body.present)} present flags")
+    if isinstance(body, SampleBody) and [one.sensor for one in decode_chunk(body.chunk).series] != [record.machine]:
+        raise FrameError(f"record {record.key}: its chunk is not one of sensor {record.machine}")
     return record
 
 

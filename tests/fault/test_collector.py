@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
+from firmware_bridge.chunks import Series, encode_chunk
 from firmware_bridge.errors import FrameError, SourceLost
 from training.check import check_dataset
 from training.collect import Address, Collector, Ledger, collect
@@ -105,6 +106,33 @@ def test_a_crash_before_the_commit_confirms_nothing(tmp_path: Path, monkeypatch:
     collector.flush()
     assert said.ranges == [("feature", [[0, 3]])]
     assert check_dataset(tmp_path)["duplicates"] == 0
+
+
+def test_a_chunk_of_samples_becomes_a_row_of_plain_lists_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    """Any reader of Parquet has the numbers; one that was changed on its way is counted and blocks nobody."""
+    quality = np.zeros((3, 2), np.uint8)
+    quality[1, 1] = 130
+    times_us = np.array([1_780_000_000_000_000, 1_780_000_001_000_000, 1_780_000_002_000_000])
+    values = np.array([[1.5, 2.0], [1.25, np.nan], [1.5, 2.5]], np.float32)
+    series = Series("vib-a", ("velocity_mm_s", "temperature_degc"), times_us, times_us - 10**15, values, quality)
+    chunk = encode_chunk([series], boot=3, clock_set=True)
+    said = Confirmations()
+    collector = Collector(Dataset(tmp_path), said)
+    offered(
+        collector,
+        [message("sample", 1, {"chunk": chunk}, "vib-a"), message("sample", 2, {"chunk": chunk[:-1]}, "vib-a")],
+    )
+    offered(collector, [message("sample", 3, {"chunk": chunk}, "vib-b")])
+    collector.flush()
+    assert (collector.ledger.written, collector.ledger.malformed) == (1, 2)
+    assert said.ranges == [("sample", [[1, 1]])]
+    table = open_table(tmp_path, "sample")
+    assert table is not None
+    (row,) = table.to_pyarrow_table().to_pylist()
+    assert (row["sensor"], row["boot"], row["points"], row["clock"]) == ("vib-a", 3, list(series.points), None)
+    assert row["utc_us"] == times_us.tolist()
+    np.testing.assert_array_equal(np.array(row["values"], np.float32).reshape(3, 2), values)
+    assert row["quality"] == quality.ravel().tolist()
 
 
 def test_the_same_record_twice_in_one_batch_stands_once(tmp_path: Path) -> None:

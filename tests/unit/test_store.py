@@ -15,7 +15,7 @@ from helpers import wait_until
 from agent.clock import Moment
 from agent.decision.alarm import AlarmBook, Condition
 from agent.errors import StoreError
-from agent.store import LIVE_S, PAGE_BYTES, Store, StoredRecord
+from agent.store import LIVE_S, PAGE_BYTES, Store, StoredRecord, sequence_start
 from agent.store_thread import StoreThread
 from agent.vocabulary import AlarmClass, Explanation, Record, Severity
 from firmware_bridge.measurement import Block
@@ -122,7 +122,7 @@ def test_the_byte_budget_drops_the_least_valuable_first_and_writes_every_gap_dow
     kept = {(r[0], r[1]) for r in rows(store, "SELECT stream, alarm_id FROM record")}
     assert kept == {("alarm", None), ("clock", None), ("burst", "a1"), ("burst", None)}
     gaps = rows(store, "SELECT what, n, reason, from_id, to_id FROM gap ORDER BY id")
-    assert ("sample", 600, "byte budget, oldest first", 1, 600) in gaps
+    assert ("poll", 600, "byte budget, oldest first", 1, 600) in gaps
     assert ("feature", 10, "byte budget, oldest first", 1, 10) in gaps
     assert ("feature", 20, "byte budget, not yet delivered", 11, 30) in gaps
     lost = sum(gap[1] for gap in gaps if gap[0] == "burst")  # type: ignore[misc]
@@ -291,7 +291,7 @@ def test_a_full_disk_gives_up_ballast_and_samples_and_keeps_the_alarm(tmp_path: 
     stored = store.write([record("alarm", size=5000)])
     assert [r.key for r in stored] == [("alarm", 1)]
     assert not ballast.exists()
-    assert store.stats()["samples"] == 1000
+    assert store.stats()["polls"] == 1000
     assert store.stats()["gaps"] == 1000
     store.close()
 
@@ -331,5 +331,22 @@ def test_a_full_inbox_refuses_bulk_counts_it_and_still_takes_alarms(tmp_path: Pa
     thread.stop()
     store = opened(tmp_path)
     assert store.stats()["counters"] == {"store inbox: sample": 5}
-    assert store.stats()["samples"] == 10
+    assert store.stats()["polls"] == 10
     store.close()
+
+
+def test_a_wiped_data_folder_begins_beyond_every_number_that_was_ever_given(tmp_path: Path) -> None:
+    """Else the collector would take the new records for ones that it has, confirm them, and they would be gone."""
+    year_2026_ns, later_ns = 1_780_000_000 * 10**9, 1_780_000_060 * 10**9
+    first = Store.open(tmp_path / "a.sqlite", gateway="g", first_seq=sequence_start(year_2026_ns))
+    given = [stored.seq for stored in first.write([record("alarm") for _ in range(50)])]
+    first.close()
+    again = Store.open(tmp_path / "a.sqlite", gateway="g", first_seq=sequence_start(later_ns))
+    assert again.write([record("alarm")])[0].seq == given[-1] + 1, "a buffer that is there goes on"
+    again.close()
+    wiped = Store.open(tmp_path / "b.sqlite", gateway="g", first_seq=sequence_start(later_ns))
+    assert wiped.write([record("alarm")])[0].seq > given[-1]
+    wiped.close()
+    never_set = Store.open(tmp_path / "c.sqlite", gateway="g", first_seq=sequence_start(12 * 10**9))
+    assert never_set.write([record("alarm")])[0].seq > sequence_start(4_000_000_000 * 10**9)
+    never_set.close()
