@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import fuzz_chunks  # noqa: E402
 import fuzz_frames  # noqa: E402
 import fuzz_modbus_answers  # noqa: E402
 import fuzz_modbus_server  # noqa: E402
@@ -46,6 +47,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[int], bytes]]] = {
     "modbus-words": (fuzz_frames.fuzz_words, noise),
     "frames": (fuzz_frames.fuzz_frame, fuzz_frames.frames),
     "frames-noise": (fuzz_frames.fuzz_frame, noise),
+    "chunks": (fuzz_chunks.fuzz_chunk, fuzz_chunks.inputs),
+    "chunks-noise": (fuzz_chunks.fuzz_chunk, noise),
     "json": (fuzz_payload.fuzz_json, noise),
     "json-bursts": (fuzz_payload.fuzz_burst, noise),
     "packets": (fuzz_payload.fuzz_packets, noise),

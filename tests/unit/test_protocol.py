@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from firmware_bridge import frames, upstream
+from firmware_bridge import chunks, frames, upstream
 from firmware_bridge.measurement import Quality
 
 PAGE = (Path(__file__).resolve().parents[2] / "firmware_bridge/PROTOCOL.md").read_text("utf-8")
@@ -47,6 +48,32 @@ def test_the_page_s_burst_is_a_waveform_marked_uncertain() -> None:
     assert wave.quality == Quality.UNCERTAIN
 
 
+def chunk_bytes() -> bytes:
+    return bytes.fromhex("".join(line.split("   ")[0] for line in block("chunk").splitlines()))
+
+
+def test_the_page_s_sample_chunk_is_what_we_read() -> None:
+    """A reader in another language has nothing but the page; a hole, bits, decimal steps and both clocks are on it."""
+    found = chunks.decode_chunk(chunk_bytes())
+    assert (found.boot, found.clock_set, len(found.series)) == (7, True, 1)
+    (told,) = found.series
+    assert (told.sensor, told.points) == ("p1", ("in_degc", "flow_m3_h"))
+    assert told.utc_us.tolist() == [1_700_000_000_000_000, 1_700_000_001_000_120, 1_700_000_002_000_050]
+    assert told.monotonic_us.tolist() == [5_000_000, 6_000_120, 7_000_050]
+    expected = np.array([[21.5, 3.25], [21.6, np.nan], [21.6, np.pi]], np.float32)
+    assert told.values.view(np.uint32).tolist() == expected.view(np.uint32).tolist()
+    assert told.quality.tolist() == [[Quality.GOOD, Quality.GOOD], [0, Quality.BAD_COMM], [Quality.UNCERTAIN, 0]]
+    assert chunks.chunk_span(chunk_bytes()) == (1_700_000_000_000_000, 1_700_000_002_000_050, 6)
+
+
+def test_the_page_s_sample_chunk_is_what_we_encode() -> None:
+    """Byte for byte up to how zlib packs it, which is not ours to promise."""
+    page = chunk_bytes()
+    made = chunks.encode_chunk(chunks.decode_chunk(page).series, boot=7, clock_set=True)
+    assert made[:40] == page[:40]
+    assert zlib.decompress(made[40:-4]) == zlib.decompress(page[40:-4])
+
+
 def test_the_page_s_readings_record_and_confirmation_go_both_ways() -> None:
     """The JSON on the page is exactly what is sent."""
     text = block("readings").encode()
@@ -66,6 +93,12 @@ def test_the_page_s_readings_record_and_confirmation_go_both_ways() -> None:
         ("1 to 512", frames.MAX_CHUNKS),
         ("256 values and 16 384 bytes", frames.MAX_READINGS_BYTES),
         ("1000 ranges and 65 536 bytes", upstream.MAX_CONFIRM_BYTES),
+        ("1 to 1024 |", chunks.MAX_SERIES),
+        ("1 or more, 4096 in all series", chunks.MAX_POINTS),
+        ("all series together, 1 to 262 144", chunks.MAX_VALUES),
+        ("A blob is at most 7 340 032 bytes", chunks.MAX_BYTES),
+        ("before zlib, 1 to 7 340 032", chunks.MAX_BYTES),
+        ("its length, 1 to 255,", chunks.MAX_NAME_BYTES),
     ],
 )
 def test_the_page_s_limits_are_the_code_s(says: str, number: int) -> None:
