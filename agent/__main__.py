@@ -1,7 +1,7 @@
 """The command `hark`: looks its verbs up by name and imports only the room that a verb belongs to.
 
-Every verb: --json, and exit codes 0 ok, 1 problem found, 2 usage or configuration, 3 cannot reach. Never a traceback for
-what a person can mend.
+Every verb: --json, and exit codes 0 ok, 1 problem found, 2 usage or configuration, 3 cannot reach; `run` ends with 70 when a
+stage hangs (watchdog.py). Never a traceback for what a person can mend.
 """
 
 from __future__ import annotations

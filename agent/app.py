@@ -21,9 +21,10 @@ import msgspec
 
 from agent.baseline import Baseline
 from agent.clock import SET_SINCE_UTC_NS, Clock, Moment, SystemClock, moment_of
-from agent.config import Machine, Site, SparkplugSection, UpstreamSection
+from agent.config import Machine, Site, SparkplugSection, UpstreamSection, sensors_of
 from agent.deliver import Deliverer, DeliveryPlan, Upstream
 from agent.features.scratch import SCRATCH
+from agent.health import GatewayHealth, sensor_of
 from agent.heap import give_back, steady_heap
 from agent.inference.bundle import Bundle, open_bundle
 from agent.inference.golden import golden_features, manifest_columns
@@ -35,6 +36,7 @@ from agent.pipeline import Outcome, Pipeline
 from agent.samples import STREAM as SAMPLES
 from agent.store import Store, StoredRecord, sequence_start
 from agent.store_thread import StoreThread
+from agent.watchdog import WATCHDOG_S, Progress, Supervisor, Watchdog, slack_of
 from firmware_bridge.broker import login_of, tls_of
 from firmware_bridge.errors import RecordingError, SourceLost
 from firmware_bridge.measurement import Block, Measurement
@@ -115,9 +117,12 @@ def _waveform_bytes(item: Measurement) -> int:
 
 
 class App:
-    """A running gateway: opened by `start`, ended by `stop`; `ledger` says what it did."""
+    """A running gateway: opened by `start`, ended by `stop`; `ledger` says what it did.
 
-    def __init__(self, site: Site, clock: Clock | None = None) -> None:
+    Args: watchdog_s: how long a stage may stand still before the process is ended.
+    """
+
+    def __init__(self, site: Site, clock: Clock | None = None, *, watchdog_s: float = WATCHDOG_S) -> None:
         self.site = site
         self.clock = clock or SystemClock()
         self.started_ns = self.clock.monotonic_ns()
@@ -157,6 +162,14 @@ class App:
         self._sparkplug = sparkplug_of(site, config.sparkplug, self.clock) if config.sparkplug else None
         if self._sparkplug is not None:
             self._notifiers.append(self._sparkplug)
+        sensors = {source.name: sensors_of(source, site.root / "config") for source in config.sources}
+        self._source_of = {sensor.name: source for source, each in sensors.items() for sensor in each}
+        self._sensor_of_channel = {i: channel.sensor for i, channel in enumerate(site.channels)}
+        slowest_s = {source: max(sensor.interval_s for sensor in each) for source, each in sensors.items()}
+        self._health = GatewayHealth(slowest_s, self._now_s(), has_upstream=self._delivery is not None)
+        self._progress = Progress("pipeline")
+        self._watchdog_s = watchdog_s
+        self._supervisor = Supervisor(os.environ)
         self._waiting = 0
         self._told: tuple[object, ...] = ()
         self._told_ns = 0
@@ -176,7 +189,14 @@ class App:
             open_source(spec, self.site.context(i, self.clock)) for i, spec in enumerate(self.site.config.sources)
         ]
         bodies: list[tuple[str, Callable[[], None]]] = [("pipeline", self._run_pipeline)]
-        bodies += [(f"source-{source.name}", partial(self._run_source, source)) for source in self._sources]
+        stages = [self._progress, self._writer.progress]
+        if self._delivery is not None:
+            stages.append(self._delivery.progress)
+        for spec, source in zip(self.site.config.sources, self._sources, strict=True):
+            stages.append(Progress(f"source-{source.name}", slack_of(spec)))
+            bodies.append((stages[-1].stage, partial(self._run_source, source, stages[-1])))
+        watchdog = Watchdog(stages, self._supervisor, self.clock, self._watchdog_s)
+        bodies.append(("watchdog", partial(watchdog.run, self._stop)))
         for name, body in bodies:
             thread = threading.Thread(target=partial(self._guarded, name, body), name=name, daemon=True)
             self._threads.append(thread)
@@ -184,6 +204,7 @@ class App:
         gc.collect()
         gc.freeze()  # what start-up made lives for ever; the collector need not look at it again
         give_back()
+        self._supervisor.tell("READY=1")  # a plant that is down is no reason to be started again
 
     @property
     def made_tables(self) -> bool:
@@ -204,7 +225,9 @@ class App:
 
     def stop(self) -> dict[str, Any]:
         """End every stage in the order of the path, so that what was measured is kept; gives the ledger."""
+        health = self.health()
         self._stop.set()
+        self._supervisor.tell("STOPPING=1")
         for thread in self._threads:
             thread.join(JOIN_S)
         for source in self._sources:
@@ -217,7 +240,7 @@ class App:
             self._delivery.stop()
         ledger = self.ledger()
         self._writer.stop()
-        return ledger
+        return {**ledger, "health": health}
 
     # ------------------------------------------------------------------ the threads
     def _guarded(self, name: str, body: Callable[[], None]) -> None:
@@ -229,7 +252,7 @@ class App:
             self.failure = f"{name}: {type(error).__name__}: {error}"
             self._stop.set()
 
-    def _run_source(self, source: Source) -> None:
+    def _run_source(self, source: Source, progress: Progress) -> None:
         """Reads and offers; never waits for the pipeline. A lost source is tried again, ever more slowly."""
         delay_s = SOURCE_RETRY_S[0]
         lost_said = False
@@ -237,6 +260,8 @@ class App:
             try:
                 for measurement in source.read(SOURCE_READ_S):
                     self._inbox.offer(measurement)
+                    progress.moved()
+                progress.moved()
                 if lost_said:
                     log.info("source back: source=%s", source.name)
                 delay_s, lost_said = SOURCE_RETRY_S[0], False
@@ -244,10 +269,12 @@ class App:
                 if not lost_said:
                     log.warning("source lost: source=%s retry_in_s=%.1f cause=%s", source.name, delay_s, lost)
                 lost_said = True
+                progress.moved(rest_s=delay_s)
                 self._stop.wait(delay_s * random.uniform(0.5, 1.0))
                 delay_s = min(2 * delay_s, SOURCE_RETRY_S[1])
             except RecordingError as broken:
                 log.error("source ended: source=%s cause=%s", source.name, broken)
+                progress.end()
                 return
 
     def _run_pipeline(self) -> None:
@@ -256,6 +283,7 @@ class App:
         if not self.pipeline.clock.is_set_at(self.clock.utc_ns()):
             note_clock_not_set(self.clock.utc_ns())
         while not self._stop.is_set():
+            self._progress.moved()
             item = self._inbox.take(timeout_s=0.2)
             if item is not None:
                 self._step(item)
@@ -274,6 +302,8 @@ class App:
         """One measurement, and what an alarm from it would have taken: to here, and a durable commit as the last one was."""
         outcome = self.pipeline.step(item)
         self._keep(outcome, item)
+        if (sensor := sensor_of(item, self._sensor_of_channel)) is not None:
+            self._health.measured(self._source_of[sensor], self._now_s())
         if outcome.records:  # something was judged
             taken_s = (self.clock.monotonic_ns() - item.monotonic_ns) / 1e9
             self.pipeline.budget.record("total", taken_s + self._writer.durable_commit_s)
@@ -291,8 +321,10 @@ class App:
         for notifier in self._notifiers:
             for tag in self.pipeline.watches:
                 notifier.state(tag, self.pipeline.machine_state(tag, now.utc_ns))
-        if self._delivery is not None and self._delivery.connected:
-            self._tell_status(self._delivery, now)
+        if self._delivery is not None:
+            self._health.connection(self._delivery.connected, now.monotonic_ns / 1e9)
+            if self._delivery.connected:
+                self._tell_status(self._delivery, now)
 
     def _take_orders(self, now: Moment) -> None:
         """What a person at the gateway wants done."""
@@ -306,15 +338,17 @@ class App:
     def _tell_status(self, delivery: Deliverer, now: Moment) -> None:
         """The gateway's own retained status: when it changed, and as a sign of life once a minute."""
         self._writer.tell(self._note_waiting)
-        waiting, clock = self._waiting, self.pipeline.clock
-        if (waiting, clock.n_steps) == self._told and now.monotonic_ns - self._told_ns < STATUS_INTERVAL_NS:
+        waiting, clock, health = self._waiting, self.pipeline.clock, self.health()
+        changing = (waiting, clock.n_steps, health["state"], health.get("of"))
+        if changing == self._told and now.monotonic_ns - self._told_ns < STATUS_INTERVAL_NS:
             return
-        self._told, self._told_ns = (waiting, clock.n_steps), now.monotonic_ns
+        self._told, self._told_ns = changing, now.monotonic_ns
         site = self.site.config.site
         level = int(self.pipeline.budget.level)
         payload = {
             "v": 1,
             "state": "online",
+            "health": health,
             "utc_ns": now.utc_ns,
             "clock": {"set": clock.is_set, "steps": clock.n_steps, "last_step_s": clock.last_step_s},
             "waiting": waiting,
@@ -329,6 +363,8 @@ class App:
             self.produced[record.stream] += 1
         samples = [item] if isinstance(item, Block) else []
         changed = outcome.events or outcome.clock_step is not None
+        if samples or outcome.records:
+            self._health.handed_over(self._now_s())
         self._writer.put([*samples, *outcome.records], self.pipeline.standing() if changed else None)
         for tag in outcome.forgotten:
             log.info("baselines forgotten, learning anew: machine=%s", tag)
@@ -343,6 +379,7 @@ class App:
 
     def _committed(self, stored: Sequence[StoredRecord], monotonic_ns: int) -> None:
         """In the store's thread: an alarm is on disk; how long that took since its measurement arrived."""
+        self._health.committed()
         for record in stored:
             if record.urgent and record.arrived_monotonic_ns:
                 self.pipeline.budget.record("total", (monotonic_ns - record.arrived_monotonic_ns) / 1e9)
@@ -350,6 +387,15 @@ class App:
             self._delivery.wake()
 
     # ------------------------------------------------------------------ what it did
+    def health(self) -> dict[str, Any]:
+        """The gateway's own, in the words of PROTOCOL.md: "ok", or the worst thing and since when."""
+        if self.failure:  # and the agent is about to stop
+            return {"state": "broken", "of": self.failure.partition(":")[0], "since_s": 0.0}
+        return self._health.verdict(self._now_s(), self._writer.failure)
+
+    def _now_s(self) -> float:
+        return self.clock.monotonic_ns() / 1e9
+
     def ledger(self) -> dict[str, Any]:
         """Counts, latency and memory: what `hark run --json` prints at its end."""
         stats = self._writer.ask(lambda store: store.stats())

@@ -18,7 +18,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, Client
@@ -30,6 +30,7 @@ from agent.clock import Clock
 from agent.errors import StoreError
 from agent.store import Key, StoredRecord
 from agent.store_thread import StoreThread
+from agent.watchdog import RESOLVE_S, Progress
 from firmware_bridge.errors import FrameError
 from firmware_bridge.upstream import (
     UpstreamRecord,
@@ -41,11 +42,13 @@ from firmware_bridge.upstream import (
 )
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ORDER = {"alarm": 0, "clock": 1, "baseline": 2, "feature": 3, "burst": 4, "sample": 5}
 KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 5.0
 POLL_S = 0.5
+CONNECT_S = RESOLVE_S + 6 * CONNECT_TIMEOUT_S  # at most: name, two addresses, TLS, the broker's answer
 MAX_PACKET_BYTES = 262_144  # what we accept; a hostile message must not become our memory
 MAX_SIGNALS = 10_000
 MAX_RETAINED = 5_000
@@ -346,6 +349,7 @@ class Deliverer:
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.connected = False
+        self.progress = Progress("deliver")
         self._store = store
         self._clock = clock
         self._upstream = upstream
@@ -411,11 +415,13 @@ class Deliverer:
         delay_s = BACKOFF_MIN_S
         failing = ""
         while not self._stop.is_set():
+            self.progress.moved(rest_s=CONNECT_S)
             connection = self._connected()
             if isinstance(connection, str):
                 if connection != failing:
                     log.warning("upstream not connected, buffering: %s retry_in_s=%.1f", connection, delay_s)
                 failing = connection
+                self.progress.moved(rest_s=delay_s)
                 self._stop.wait(delay_s * random.uniform(0.5, 1.0))
                 delay_s = min(self._backoff_max_s, 2 * delay_s)
                 continue
@@ -426,6 +432,7 @@ class Deliverer:
             self._connection_ended(connection)
             lived_long = time.monotonic() - started_s > BACKOFF_MIN_S * 10
             delay_s = BACKOFF_MIN_S if lived_long else min(self._backoff_max_s, 2 * delay_s)
+            self.progress.moved(rest_s=delay_s)
             self._stop.wait(delay_s * random.uniform(0.5, 1.0))
 
     def _connected(self) -> _Connection | str:
@@ -446,6 +453,7 @@ class Deliverer:
             topic_status(self._upstream.site, self._upstream.gateway), status_message("online", self._clock.utc_ns())
         )
         while not self._stop.is_set() and not connection.lost.is_set():
+            self.progress.moved()
             self._wake.clear()
             try:
                 self._take(connection.signals())
@@ -502,9 +510,9 @@ class Deliverer:
             return
         if self._plan.by_broker:
             for stream in sorted({stream for stream, _ in keys}):  # one commit each, not one a record
-                self._store.ask(_confirming(stream, [(seq, seq) for name, seq in keys if name == stream]))
+                self._ask(_confirming(stream, [(seq, seq) for name, seq in keys if name == stream]))
         else:
-            self._store.ask(lambda store: store.mark_published(keys))
+            self._ask(lambda store: store.mark_published(keys))
         for key in keys:
             self._plan.published(key, self._now_s())
         self.counters["published"] += len(keys)
@@ -512,7 +520,7 @@ class Deliverer:
     def _book_refused(self, key: Key | str) -> None:
         self.counters["refused"] += 1
         if isinstance(key, tuple) and self._plan.refused(key, self._now_s()):
-            self._store.ask(lambda store: store.mark_dead([key]))
+            self._ask(lambda store: store.mark_dead([key]))
             self.counters["dead"] += 1
             log.error("record given up, the broker refuses it: stream=%s seq=%d", *key)
 
@@ -523,7 +531,7 @@ class Deliverer:
             self.counters["confirmations not understood"] += 1
             log.debug("confirmation not understood: %s", error)
             return
-        self.counters["confirmed"] += self._store.ask(_confirming(confirm.stream, confirm.ranges))
+        self.counters["confirmed"] += self._ask(_confirming(confirm.stream, confirm.ranges))
         self._plan.confirmed(confirm.stream, confirm.ranges)
 
     def _send_retained(self, connection: _Connection) -> int:
@@ -544,11 +552,11 @@ class Deliverer:
         if not room:
             return 0
         due = self._plan.due_again(self._now_s(), room)
-        again = self._store.ask(lambda store: store.fetch(due)) if due else []
+        again = self._ask(lambda store: store.fetch(due)) if due else []
         for key in set(due) - {record.key for record in again}:
             self._plan.forget(key)  # confirmed or dropped by retention meanwhile
         limit = self._plan.n_to_look_at()
-        pending = self._store.ask(lambda store: store.pending(limit))
+        pending = self._ask(lambda store: store.pending(limit))
         batch = again + self._plan.choose(pending, room - len(again))
         for record in sorted(batch, key=lambda record: ORDER.get(record.stream, 9)):
             self._send(connection, record)
@@ -577,6 +585,12 @@ class Deliverer:
 
     def _n_others(self) -> int:
         return sum(1 for key in self._in_flight.values() if isinstance(key, str))
+
+    def _ask(self, question: Callable[[Any], T]) -> T:
+        """Of the store, by this thread: an answer that a slow disk delayed is progress too."""
+        answer = self._store.ask(question)
+        self.progress.moved()
+        return answer
 
     def _now_s(self) -> float:
         return self._clock.monotonic_ns() / 1e9

@@ -84,10 +84,13 @@ def watch(app: App, orders: Orders) -> int:
 def _ledger_lines(ledger: Mapping[str, Any]) -> str:
     records, latency = ledger["records"], ledger["latency_ms"]
     waiting = ledger["outbox"]["pending"] + ledger["outbox"]["published"]
+    health = ledger["health"]
+    of = f" ({health['of']})" if "of" in health else ""
     lines = [
         f"records produced {records['produced']}, stored {records['stored']}, waiting {waiting}",
         f"sensor to committed alarm: p50 {latency['p50']} ms, p99 {latency['p99']} ms, budget {latency['budget']:.0f} ms",
         f"memory {ledger['rss_mib']} MiB",
+        f"health {health['state']}{of}" + (f", for {health['since_s']:.0f} s" if "since_s" in health else ""),
     ]
     lines += [f"dropped: {name} {count}" for name, count in sorted(ledger["drops"].items())]
     return "\n".join(lines)

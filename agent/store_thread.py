@@ -14,6 +14,7 @@ from agent.decision.alarm import StandingAlarm
 from agent.errors import StoreError
 from agent.store import Item, Store, StoredRecord
 from agent.vocabulary import Record
+from agent.watchdog import Progress
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class StoreThread:
         self.dropped: Counter[str] = Counter()
         self.durable_commit_s = 0.0  # how long the last durable commit took
         self.failure = ""  # why the last write failed; empty while all is well
+        self.progress = Progress("store")
         self._store = store
         self._on_committed = on_committed or (lambda records, monotonic_ns: None)
         self._max_items = max_items
@@ -132,6 +134,7 @@ class StoreThread:
         self._timed_sync()
         bulk_due_s = time.monotonic()
         while True:
+            self.progress.moved(rest_s=self._bulk_interval_s)
             with self._wake:
                 self._wake.wait_for(self._must_act, timeout=max(0.0, bulk_due_s - time.monotonic()))
                 stopping = self._stopping
@@ -143,12 +146,15 @@ class StoreThread:
             if standing is not None:
                 self._standing_again = None
             self._commit(urgent, standing)
+            self.progress.moved()  # each commit by itself: a slow disk is no hang
             if bulk_now:
                 self._commit(bulk, self._standing_again)
+                self.progress.moved()
             if bulk_now:
                 bulk_due_s = time.monotonic() + self._bulk_interval_s
                 self._keep_house()
             for ask in asks:
+                self.progress.moved()
                 ask.run(self._store)
             if stopping:
                 break

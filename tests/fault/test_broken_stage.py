@@ -37,3 +37,4 @@ def test_a_stage_that_breaks_stops_the_agent_and_is_named(tmp_path: Path, monkey
     app.wait(5.0)
     ledger = app.stop()
     assert ledger["failure"] == "pipeline: AssertionError: a promise was broken"
+    assert ledger["health"] == {"state": "broken", "of": "pipeline", "since_s": 0.0}

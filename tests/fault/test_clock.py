@@ -469,6 +469,7 @@ def live_seconds(app: App, clock: SetClock, watcher: Watcher) -> dict[str, Any]:
         wait_until(lambda n=n_before: n_steps() == n + 1, 10.0, "the step to be noticed")  # type: ignore[misc]
         wait_until(lambda n=before: app.produced["feature"] >= n + 4, 10.0, "the agent to go on")  # type: ignore[misc]
     wait_until(lambda: watcher.gateway.get("clock", {}).get("steps") == 3, 10.0, "the status of the gateway")
+    wait_until(lambda: watcher.gateway.get("health") == {"state": "ok"}, 10.0, "the gateway to call itself well")
     return dict(watcher.gateway["clock"])
 
 
