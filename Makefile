@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test check bench fuzz models docs tflite-runtime format lock clean
+.PHONY: help demo test check bench fuzz fault fault-release models docs tflite-runtime format lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -42,6 +42,13 @@ INPUTS ?= 1000000
 SEED ?= 0
 fuzz: $(VENV)/.installed ## hostile inputs for every decoder (INPUTS=1000000 SEED=0 TARGET=frames)
 	@$(BIN)/python tests/fuzz.py --inputs $(INPUTS) --seed $(SEED) $(if $(TARGET),--target $(TARGET))
+
+# FAULT=kill, power, full or corrupt for one kind; power cuts need root, and the packages named in .ci/run.
+fault: $(VENV)/.installed ## killed, cut off, full and damaged: the store under faults, a minute (FAULT=power for one kind)
+	@$(BIN)/python tests/faults.py --json $(if $(FAULT),--kind $(FAULT))
+
+fault-release: $(VENV)/.installed ## the same in the counts of a release; an hour, most of it power cuts
+	@$(BIN)/python tests/faults.py --json --release $(if $(FAULT),--kind $(FAULT))
 
 # A shipped model meets machines that have some of its columns only; quadratic forms leave a column out exactly.
 FORMS := --family pca --family mahalanobis --family limits --family rms_limit
