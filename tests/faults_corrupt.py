@@ -184,7 +184,7 @@ def _look(path: Path, truth: dict[Key, str], run: Run, said: list[str], rng: ran
             read = _payloads(again.store)
             if any(read.get(record.key) != record.payload for record in (new_alarm, new_feature)):
                 gone_again = True
-            n_samples = again.store.stats()["samples"] - 1
+            n_samples = again.store.stats()["polls"] - 1
     except (StoreError, sqlite3.Error, ValueError) as error:
         if UNREADABLE in str(error):
             run.extra["outbox_unreadable"] = 1

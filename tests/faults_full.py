@@ -150,8 +150,8 @@ def _run(seed: int, how: str, folder: Path, full: Callable[[Path], contextlib.Ab
         run.alerts_kept = sum(kept.get(key) == name for key, name in owed.items())
         run.alerts_lost = len(owed) - run.alerts_kept
         stats = opened.store.stats()
-        run.extra["samples_dropped_declared"] = run.samples_committed - stats["samples"]
-        gone = run.samples_committed - stats["samples"] + len(client.owed) - len(kept)
+        run.extra["samples_dropped_declared"] = run.samples_committed - stats["polls"]
+        gone = run.samples_committed - stats["polls"] + len(client.owed) - len(kept)
         run.samples_lost = abs(gone - stats["gaps"])
         if opened.took_s > OPEN_WITHIN_S:
             run.problems.append(f"opened in {opened.took_s:.1f} s")

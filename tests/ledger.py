@@ -135,7 +135,7 @@ class Ledger:
             confirmed |= _keys(said, "confirming") - set(kept)
             self._records(writes, bound, kept, confirmed, run)
             run.alerts_doubled += len(stored) - len(kept)
-            n_samples = opened.store.stats()["samples"]
+            n_samples = opened.store.stats()["polls"]
             self._count_samples(writes, bound, n_samples - self._samples, run)
             self._samples = n_samples
             self._confirm(opened.store, kept)

@@ -34,8 +34,9 @@ from firmware_bridge.measurement import Block  # noqa: E402
 GATEWAY = "plant/gw-01"
 N_CHANNELS = 20
 CHANNELS = tuple(f"M-1.channel_{number}" for number in range(N_CHANNELS))
-# Bulk commits between two urgent ones, one row for a life: an alarm close before the cut, or seconds of bulk alone.
-BULK_RUNS = ((0, 1, 2, 5, 20), (0, 5, 400))
+# Bulk commits between two urgent ones, one row for a life: an alarm close before the cut, seconds of bulk, or bulk alone.
+BULK_ALONE = (1_000_000,)
+BULK_RUNS = ((0, 1, 2, 5, 20), (0, 5, 400), BULK_ALONE)
 MAX_BLOCKS = 3  # in one commit
 CONFIRM_SHARE = 0.03  # of the commits, followed by a confirmation
 BATCH_PAUSES_S = (0.002, 0.05)  # one of them for a life; a busy log is synced by its checkpoints long before 10 s
@@ -75,8 +76,10 @@ def live(path: str, acknowledgements: str, seed: int, speed: float) -> None:
 
     store = Store.open(path, gateway=GATEWAY, channels=CHANNELS)
     say(did="open")
-    batch_pause_s = rng.choice(BATCH_PAUSES_S) if speed > 1 else BATCH_PAUSES_S[0]
     bulk_runs = rng.choice(BULK_RUNS)
+    batch_pause_s = BATCH_PAUSES_S[0]
+    if speed > 1:
+        batch_pause_s = BATCH_PAUSES_S[1] if bulk_runs is BULK_ALONE else rng.choice(BATCH_PAUSES_S)
     left, n, settled_s = rng.choice(bulk_runs), 0, time.monotonic()
     told: dict[str, list[int]] = {"alarm": [], "feature": []}
     while True:
@@ -95,7 +98,7 @@ def live(path: str, acknowledgements: str, seed: int, speed: float) -> None:
         for record in kept:
             told[record.stream].append(record.seq)
         stream = rng.choice(("alarm", "feature"))
-        if len(told[stream]) > 1 and rng.random() < CONFIRM_SHARE:
+        if bulk_runs is not BULK_ALONE and len(told[stream]) > 1 and rng.random() < CONFIRM_SHARE:
             first, last = told[stream][0], told[stream][-1]
             say(did="confirming", stream=stream, first=first, last=last)
             store.mark_confirmed(stream, [(first, last)])
