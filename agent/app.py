@@ -23,6 +23,7 @@ from agent.baseline import Baseline
 from agent.clock import SET_SINCE_UTC_NS, Clock, Moment, SystemClock, moment_of
 from agent.config import Machine, Site, SparkplugSection, UpstreamSection, sensors_of
 from agent.deliver import Deliverer, DeliveryPlan, Upstream
+from agent.errors import StoreError
 from agent.features.scratch import SCRATCH
 from agent.health import GatewayHealth, sensor_of
 from agent.heap import give_back, steady_heap
@@ -73,6 +74,7 @@ NO_LOSS = {
 STATUS_INTERVAL_NS = 60 * 1_000_000_000
 JOIN_S = 5.0
 DRAIN_S = 5.0
+FLUSH_S = 40.0  # a card that takes ten seconds for a commit; below the 90 s after which systemd kills
 
 
 class Inbox:
@@ -234,7 +236,10 @@ class App:
             source.close()
         if self._sparkplug is not None:
             self._sparkplug.stop()
-        self._writer.flush()
+        try:
+            self._writer.flush(FLUSH_S)
+        except StoreError as error:
+            log.error("not everything could be written before the end: %s", error)
         if self._delivery is not None:
             self._delivery.drain(DRAIN_S)
             self._delivery.stop()

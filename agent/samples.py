@@ -66,7 +66,6 @@ class SampleLog:
         self._ids: dict[str, int] = {}
         self._ids_by_bytes: dict[bytes, int] = {}
         self._fold: _Fold | None = None
-        self.n_hot = 0
         self.forget()
         self._due_s = 0.0 if self.n_hot else math.nan  # what an earlier life left is folded at once
 
@@ -74,7 +73,12 @@ class SampleLog:
         """After a rollback: ids given in it do not exist."""
         self._ids_by_bytes.clear()
         self._ids = dict(self._db.execute("SELECT names, id FROM channel_set").fetchall())
-        self.n_hot = int(self._db.execute("SELECT COUNT(*) FROM sample").fetchone()[0])
+
+    @property
+    def n_hot(self) -> int:
+        """Rows that are not folded yet; they go from the oldest end only, so their ids have no hole."""
+        first, last = self._db.execute("SELECT MIN(id), MAX(id) FROM sample").fetchone()
+        return 0 if first is None else int(last - first + 1)
 
     def insert(self, blocks: Sequence[Block]) -> None:
         """Within the caller's transaction."""
@@ -92,7 +96,6 @@ class SampleLog:
             for block in blocks
         ]
         self._db.executemany(_INSERT, rows)
-        self.n_hot += len(rows)
 
     def encode_next(self, now_s: float) -> Sequence[Chunk] | None:
         """One step of folding, some milliseconds: at most one series becomes a chunk. Call about once a second.
@@ -102,7 +105,8 @@ class SampleLog:
         if math.isnan(self._due_s):
             self._due_s = now_s + FOLD_EVERY_S
         if self._fold is None:
-            if not self.n_hot or (now_s < self._due_s and self.n_hot < MAX_HOT_ROWS):
+            n_hot = self.n_hot
+            if not n_hot or (now_s < self._due_s and n_hot < MAX_HOT_ROWS):
                 return None
             self._due_s = now_s + FOLD_EVERY_S
             self._fold = self._begun()
@@ -114,16 +118,11 @@ class SampleLog:
     def folded(self) -> None:
         """The chunks are kept: their rows go. Within the caller's transaction."""
         assert self._fold is not None
-        self.n_hot -= self._db.execute("DELETE FROM sample WHERE id <= ?", (self._fold.last_id,)).rowcount
+        self._db.execute("DELETE FROM sample WHERE id <= ?", (self._fold.last_id,))
         self._fold = None
 
-    def dropped(self, n: int) -> None:
-        """So many of the oldest rows were given up: what was being made of them begins again."""
-        self.n_hot -= n
-        self.give_up_fold()
-
     def give_up_fold(self) -> None:
-        """It begins again with the next step."""
+        """Rows were dropped meanwhile, or it was not kept: it begins again with the next step."""
         self._fold, self._due_s = None, 0.0
 
     def fold_now(self) -> None:

@@ -328,7 +328,6 @@ class Store:
             self._samples.give_up_fold()
             raise
         self._next_seq = next_seq
-        self.enforce_budget()
         return len(records)
 
     def sync(self) -> None:
@@ -508,7 +507,10 @@ class Store:
                 self._samples.forget()
             raise
         self._next_seq = next_seq
-        self.enforce_budget()
+        with contextlib.suppress(
+            sqlite3.OperationalError
+        ):  # the batch is kept, whatever becomes of older ones; next time again
+            self.enforce_budget()
         return stored
 
     def _insert_records(self, records: Sequence[Record], next_seq: dict[str, int]) -> list[StoredRecord]:
@@ -620,7 +622,7 @@ class Store:
                 self._insert_gap(gap)
             self._db.executemany(f"DELETE FROM {table} WHERE id = ?", [(row[0],) for row in found])
             if table == "sample":
-                self._samples.dropped(len(found))
+                self._samples.give_up_fold()
             if table == "record":
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", [(row[0],) for row in found])
         return len(found)
