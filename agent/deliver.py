@@ -520,9 +520,13 @@ class Deliverer:
     def _book_refused(self, key: Key | str) -> None:
         self.counters["refused"] += 1
         if isinstance(key, tuple) and self._plan.refused(key, self._now_s()):
-            self._ask(lambda store: store.mark_dead([key]))
-            self.counters["dead"] += 1
-            log.error("record given up, the broker refuses it: stream=%s seq=%d", *key)
+            self._give_up(key, "the broker refuses it")
+
+    def _give_up(self, key: Key, cause: str) -> None:
+        """Kept and counted, sent no more: one record may not block those behind it."""
+        self._ask(lambda store: store.mark_dead([key]))
+        self.counters["dead"] += 1
+        log.error("record given up: stream=%s seq=%d cause=%s", *key, cause)
 
     def _book_confirmed(self, payload: bytes) -> None:
         try:
@@ -564,6 +568,20 @@ class Deliverer:
 
     def _send(self, connection: _Connection, record: StoredRecord) -> None:
         late = self._plan.sent(record, self._now_s())
+        try:
+            topic, message = self._message(record, late)
+        except (StoreError, ValueError) as error:
+            self._plan.forget(record.key)
+            self._give_up(record.key, str(error))
+            return
+        mid = connection.publish(topic, message)
+        if mid is None:
+            self._book_refused(record.key)
+        else:
+            self._in_flight[mid] = record.key
+
+    def _message(self, record: StoredRecord, late: bool) -> tuple[str, bytes]:
+        """Topic and payload. Raises: StoreError, ValueError: the disk has changed it into something that is no record."""
         site, gateway = self._upstream.site, self._upstream.gateway
         message = encode_record(
             UpstreamRecord(
@@ -577,11 +595,7 @@ class Deliverer:
                 body=record.body(),
             )
         )
-        mid = connection.publish(topic_record(site, gateway, record.machine, record.stream), message)
-        if mid is None:
-            self._book_refused(record.key)
-        else:
-            self._in_flight[mid] = record.key
+        return topic_record(site, gateway, record.machine, record.stream), message
 
     def _n_others(self) -> int:
         return sum(1 for key in self._in_flight.values() if isinstance(key, str))

@@ -150,10 +150,13 @@ class StoredRecord:
         return self.stream, self.seq
 
     def body(self) -> Any:
-        """The payload as it was given."""
-        return (
-            msgspec.json.decode(self.payload) if isinstance(self.payload, str) else msgspec.msgpack.decode(self.payload)
-        )
+        """The payload as it was given. Raises: StoreError: the disk has changed it."""
+        try:
+            if isinstance(self.payload, str):
+                return msgspec.json.decode(self.payload)
+            return msgspec.msgpack.decode(self.payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise StoreError(f"record {self.stream} {self.seq} was damaged in the buffer ({error})") from None
 
 
 class Store:
@@ -404,8 +407,12 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         self._db.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+        self._db.text_factory = _text
         self._check()
         self.made_tables |= _migrate(self._db)
+        self._db.execute(
+            "REINDEX outbox"
+        )  # SQLite's check does not compare an index with its table, and a lost entry never leaves
         self._db.execute(
             f"UPDATE outbox SET state = {PENDING} WHERE state = {PUBLISHED}"
         )  # nobody remembers when: send again
@@ -663,6 +670,11 @@ def sequence_start(utc_ns: int) -> int:
     if utc_ns >= SET_SINCE_UTC_NS:
         return utc_ns // 1_000_000
     return random.SystemRandom().randrange(FIRST_UNSET_START, LAST_UNSET_START)
+
+
+def _text(stored: bytes) -> str:
+    """A flipped bit may leave text that is no UTF-8: it is read all the same, or it would block everything behind it."""
+    return stored.decode("utf-8", "replace")
 
 
 def _state_rows(alarms: Iterable[StandingAlarm]) -> list[tuple[str, str]]:

@@ -192,15 +192,28 @@ def _look(path: Path, truth: dict[Key, str], run: Run, said: list[str], rng: ran
         run.problems.append(f"after opening: {type(error).__name__}: {error}")
         return
     with closing(sqlite3.connect(path)) as reader:
+        reader.text_factory = bytes
         reasons = [reason for (reason,) in reader.execute("SELECT reason FROM gap")]
+        n_wrong_keys = _wrong_keys(reader, {*truth, new_alarm.key, new_feature.key})
     _count(truth, kept, n_samples, run)
     if "index" in integrity(path):
         run.extra["index_damage_unseen"] = 1
         return
     if gone_again:
         run.problems.append("what was written afterwards is gone at the next opening")
-    if (run.alerts_lost or run.samples_lost or run.extra["records_lost"]) and not (reasons and said):
+    if n_wrong_keys:
+        run.extra["keys_wrong"] = n_wrong_keys  # a wrong bit inside a value, of those that say which record it is
+    if (run.samples_lost or run.extra["records_lost"] > n_wrong_keys) and not (reasons and said):
         run.extra["unsaid"] = 1
+
+
+def _wrong_keys(reader: sqlite3.Connection, keys: set[Key]) -> int:
+    """Rows whose stream, number or state is none that was ever written."""
+    known = {(stream.encode(), seq) for stream, seq in keys}
+    records = reader.execute("SELECT stream, seq FROM record").fetchall()
+    entries = reader.execute("SELECT stream, seq, state FROM outbox").fetchall()
+    wrong = sum((stream, seq) not in known for stream, seq in records)
+    return wrong + sum((stream, seq) not in known or state not in (0, 1, 2) for stream, seq, state in entries)
 
 
 def _payloads(store: Store) -> dict[Key, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,20 @@ def test_retained_topics_tell_the_truth_after_an_outage(gateway: Callable[..., G
     wait_until(lambda: json.loads(seen["status"])["state"] == "offline")
     watcher.disconnect()
     watcher.loop_stop()
+
+
+def test_a_record_that_the_disk_has_damaged_is_given_up_and_the_rest_flows(tmp_path: Path, broker: Any) -> None:
+    """One flipped bit in a text must not stop the outbox for good: broken UTF-8, broken JSON, a broken name."""
+    store = Store.open(tmp_path / "buffer.sqlite", gateway="gw-01")
+    store.write([Record("feature", "M-1", 1, {"text": "x" * 20}) for _ in range(5)])
+    store.close()
+    with sqlite3.connect(tmp_path / "buffer.sqlite") as damaged:
+        damaged.execute("UPDATE record SET payload = CAST(x'7B2274657874223A22FF227D' AS TEXT) WHERE seq = 1")
+        damaged.execute("UPDATE record SET payload = '{' WHERE seq = 2")
+        damaged.execute("UPDATE record SET machine = 'M 1' WHERE seq = 3")
+    collector = Collector(broker.port)
+    agent = Gateway(tmp_path, broker.port)
+    wait_until(lambda: agent.outbox() == {"pending": 0, "published": 0, "dead": 2}, 10)
+    assert sorted(collector.received) == ["feature:1", "feature:4", "feature:5"]
+    agent.close()
+    collector.close()
