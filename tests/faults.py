@@ -71,8 +71,7 @@ def _cells(kind: str, figures: dict[str, Any]) -> list[str]:
         "full": "{refusals:,} refusals, each batch kept later; {samples_dropped_declared:,} samples dropped, all in `gap`; "
         "at most {used_most_bytes:,} of {budget_bytes:,} bytes",
         "corrupt": "{files_read_whole:,} files read whole; {records_survived:,} of {records:,} records survived, {records_wrong} "
-        "read wrong; unseen: {log_edits_unsaid} of {log_edits} damaged logs, {index_damage_unseen} damaged indices; "
-        "{outbox_unreadable} outboxes unreadable",
+        "read wrong, {keys_wrong} under a wrong key; unseen: {log_edits_unsaid} of {log_edits} damaged logs",
     }[kind]
     names = dict.fromkeys(re.findall(r"{(\w+)", told), 0) | figures | {"budget_bytes": faults_full.BUDGET_BYTES}
     samples_lost = "as alarms" if kind == "corrupt" else f"{figures['samples_lost']:,}"
