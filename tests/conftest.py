@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from helpers import accepts, free_port, wait_until
-from hypothesis import settings
 
-settings.register_profile("untimed", deadline=None)  # a busy machine is no counterexample
-settings.load_profile("untimed")
+with contextlib.suppress(ImportError):  # the cell of tflite-runtime has none
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no counterexample
+    settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 
