@@ -327,6 +327,7 @@ class Store:
             with self._transaction(full=False):
                 self._insert_records(records, next_seq)
                 self._samples.folded()
+                self._drop_to_budget()
         except sqlite3.Error:
             self._samples.give_up_fold()
             raise
@@ -347,10 +348,17 @@ class Store:
         """Drop the oldest of the least valuable until the budget holds; each drop is a gap. Returns how many rows."""
         if self.used_bytes() <= self.max_bytes:
             return 0
+        with self._transaction(full=False):
+            return self._drop_to_budget()
+
+    def _drop_to_budget(self) -> int:
+        """Within a transaction: the batch that goes over the budget and what gives way to it are kept together or not at all."""
+        if self.used_bytes() <= self.max_bytes:
+            return 0
         dropped = 0
         for table, rows in RETENTION:
             while self.used_bytes() > BUDGET_TARGET * self.max_bytes:
-                n = self._drop_slice(table, rows)
+                n = self._drop_oldest(table, rows)
                 if not n:
                     break
                 dropped += n
@@ -509,15 +517,12 @@ class Store:
                 stored = self._insert_records(records, next_seq)
                 if states is not None:
                     self._replace_alarm_states(states)
+                self._drop_to_budget()
         except sqlite3.Error:
             with contextlib.suppress(sqlite3.Error):
                 self._samples.forget()
             raise
         self._next_seq = next_seq
-        with contextlib.suppress(
-            sqlite3.OperationalError
-        ):  # the batch is kept, whatever becomes of older ones; next time again
-            self.enforce_budget()
         return stored
 
     def _insert_records(self, records: Sequence[Record], next_seq: dict[str, int]) -> list[StoredRecord]:
@@ -619,19 +624,23 @@ class Store:
 
     def _drop_slice(self, table: str, rows: str) -> int:
         """Delete the oldest few of these rows, and say so in `gap`, in one transaction."""
+        with self._transaction(full=False):
+            return self._drop_oldest(table, rows)
+
+    def _drop_oldest(self, table: str, rows: str) -> int:
+        """Delete the oldest few of these rows, and say so in `gap`; within a transaction."""
         columns = "id, stream, seq, utc_ns, (upstream AND id IN (SELECT id FROM outbox))"
         if table == "sample":
             columns = "id, 'poll', id, utc_ns, 0"
         limit = SLICE_ROWS if table == "sample" else SLICE_ROWS // 10
-        with self._transaction(full=False):
-            found = self._db.execute(f"SELECT {columns} FROM {table} WHERE {rows} ORDER BY id LIMIT {limit}").fetchall()
-            for gap in _gaps(found):
-                self._insert_gap(gap)
-            self._db.executemany(f"DELETE FROM {table} WHERE id = ?", [(row[0],) for row in found])
-            if table == "sample":
-                self._samples.give_up_fold()
-            if table == "record":
-                self._db.executemany("DELETE FROM outbox WHERE id = ?", [(row[0],) for row in found])
+        found = self._db.execute(f"SELECT {columns} FROM {table} WHERE {rows} ORDER BY id LIMIT {limit}").fetchall()
+        for gap in _gaps(found):
+            self._insert_gap(gap)
+        self._db.executemany(f"DELETE FROM {table} WHERE id = ?", [(row[0],) for row in found])
+        if table == "sample":
+            self._samples.give_up_fold()
+        if table == "record":
+            self._db.executemany("DELETE FROM outbox WHERE id = ?", [(row[0],) for row in found])
         return len(found)
 
     def _insert_gap(self, gap: Gap) -> None:
