@@ -47,7 +47,7 @@ fuzz: $(VENV)/.installed ## hostile inputs for every decoder (INPUTS=1000000 SEE
 fault: $(VENV)/.installed ## killed, cut off, full and damaged: the store under faults, a minute (FAULT=power for one kind)
 	@$(BIN)/python tests/faults.py --json $(if $(FAULT),--kind $(FAULT))
 
-fault-release: $(VENV)/.installed ## the same in the counts of a release; an hour, most of it power cuts
+fault-release: $(VENV)/.installed ## the same in the counts of a release; most of it power cuts
 	@$(BIN)/python tests/faults.py --json --release $(if $(FAULT),--kind $(FAULT))
 
 # A shipped model meets machines that have some of its columns only; quadratic forms leave a column out exactly.

@@ -45,12 +45,13 @@ class Chunk:
 
 
 @dataclass(slots=True)
-class _Fold:
-    """Polls up to `last_id` on their way into chunks; series that are still to be encoded, and what was made of the others."""
+class Fold:
+    """Polls up to `last_id` on their way into chunks: series that are still to be encoded, and what was made of the others."""
 
     last_id: int
     waiting: list[tuple[int, int, int]]  # channel set, boot, the last row of it that is in a chunk
     chunks: list[Chunk] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # why some became none
 
 
 class SampleLog:
@@ -65,7 +66,7 @@ class SampleLog:
         self._boot = boot
         self._ids: dict[str, int] = {}
         self._ids_by_bytes: dict[bytes, int] = {}
-        self._fold: _Fold | None = None
+        self._fold: Fold | None = None
         self.forget()
         self._due_s = 0.0 if self.n_hot else math.nan  # what an earlier life left is folded at once
 
@@ -97,10 +98,11 @@ class SampleLog:
         ]
         self._db.executemany(_INSERT, rows)
 
-    def encode_next(self, now_s: float) -> Sequence[Chunk] | None:
+    def encode_next(self, now_s: float) -> Fold | None:
         """One step of folding, some milliseconds: at most one series becomes a chunk. Call about once a second.
 
         Returns: the chunks once all are made; the caller then keeps them and calls `folded` in one transaction. None before.
+            A series that the disk has damaged becomes none: it may not stop the others, at this start and at every later one.
         """
         if math.isnan(self._due_s):
             self._due_s = now_s + FOLD_EVERY_S
@@ -112,8 +114,12 @@ class SampleLog:
             self._fold = self._begun()
         fold = self._fold
         if fold.waiting:
-            fold.chunks.append(self._next_chunk(fold))
-        return None if fold.waiting else fold.chunks
+            channel_set = fold.waiting[-1][0]
+            try:
+                fold.chunks.append(self._next_chunk(fold))
+            except (ValueError, TypeError, LookupError, OverflowError) as error:
+                fold.damaged.append(f"polls of channel set {channel_set} damaged ({error})")
+        return None if fold.waiting else fold
 
     def folded(self) -> None:
         """The chunks are kept: their rows go. Within the caller's transaction."""
@@ -125,16 +131,12 @@ class SampleLog:
         """Rows were dropped meanwhile, or it was not kept: it begins again with the next step."""
         self._fold, self._due_s = None, 0.0
 
-    def fold_now(self) -> None:
-        """The next step begins a fold, whenever the last one was."""
-        self._due_s = 0.0
-
-    def _begun(self) -> _Fold:
+    def _begun(self) -> Fold:
         last_id = int(self._db.execute("SELECT MAX(id) FROM sample").fetchone()[0])
         sets = self._db.execute("SELECT DISTINCT channel_set, boot, 0 FROM sample WHERE id <= ?", (last_id,)).fetchall()
-        return _Fold(last_id, sets)
+        return Fold(last_id, sets)
 
-    def _next_chunk(self, fold: _Fold) -> Chunk:
+    def _next_chunk(self, fold: Fold) -> Chunk:
         """Of the first series that waits. One that is too long for a chunk, or whose clock was set meanwhile, goes on waiting."""
         channel_set, boot, after_id = fold.waiting.pop()
         query = "SELECT names FROM channel_set WHERE id = ?"

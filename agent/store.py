@@ -190,7 +190,7 @@ class Store:
 
         Args:
             gateway: whose buffer this is; another gateway's file is refused. channels: names of the channel table.
-            first_seq: where the sequences of a buffer begin that is made now. A gateway whose data folder was wiped must not begin
+            first_seq: where the sequences of a new buffer begin. A gateway whose data folder was wiped must not begin
                 at 1 again (`sequence_start`): the collector would take its records for ones that it has.
             max_bytes: what the file may hold; see RETENTION for what goes first.
         Raises: StoreError: the folder cannot be written, another process has the file, or it is another gateway's.
@@ -201,7 +201,7 @@ class Store:
             store = cls(path, channels, max_bytes, lock_fd)
             try:
                 store._claim(gateway)
-                if store.made_tables and first_seq > 1 and not store._next_seq:
+                if first_seq > 1 and not store._next_seq:  # no number was ever given
                     store._begin_sequences(first_seq)
             except StoreError:
                 store.close()
@@ -318,14 +318,17 @@ class Store:
 
     def fold_samples(self, now_s: float) -> int:
         """One step of turning polls into chunks; call about once a second. Returns how many chunks were kept."""
-        chunks = self._samples.encode_next(now_s)
-        if not chunks:
+        fold = self._samples.encode_next(now_s)
+        if fold is None:
             return 0
         next_seq = dict(self._next_seq)
-        records = [Record(SAMPLES, chunk.sensor, chunk.utc_ns, {"chunk": chunk.blob}) for chunk in chunks]
+        records = [Record(SAMPLES, chunk.sensor, chunk.utc_ns, {"chunk": chunk.blob}) for chunk in fold.chunks]
         try:
             with self._transaction(full=False):
                 self._insert_records(records, next_seq)
+                for reason in fold.damaged:
+                    log.error("samples lost: %s", reason)
+                    self._insert_gap(Gap("poll", 0, time.time_ns(), 0, reason))
                 self._samples.folded()
                 self._drop_to_budget()
         except sqlite3.Error:
@@ -344,15 +347,11 @@ class Store:
         pages, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
         return int((pages - free) * self._page_bytes)
 
-    def enforce_budget(self) -> int:
-        """Drop the oldest of the least valuable until the budget holds; each drop is a gap. Returns how many rows."""
-        if self.used_bytes() <= self.max_bytes:
-            return 0
-        with self._transaction(full=False):
-            return self._drop_to_budget()
-
     def _drop_to_budget(self) -> int:
-        """Within a transaction: the batch that goes over the budget and what gives way to it are kept together or not at all."""
+        """Drop the oldest of the least valuable until the budget holds; each drop is a gap. Returns how many rows.
+
+        Within a transaction: the batch that goes over the budget and what gives way to it are kept together or not at all.
+        """
         if self.used_bytes() <= self.max_bytes:
             return 0
         dropped = 0
@@ -418,9 +417,8 @@ class Store:
         self._db.text_factory = _text
         self._check()
         self.made_tables |= _migrate(self._db)
-        self._db.execute(
-            "REINDEX outbox"
-        )  # SQLite's check does not compare an index with its table, and a lost entry never leaves
+        # SQLite's check does not compare an index with its table, and what the outbox's index has lost never leaves.
+        self._db.execute("REINDEX outbox")
         self._db.execute(
             f"UPDATE outbox SET state = {PENDING} WHERE state = {PUBLISHED}"
         )  # nobody remembers when: send again

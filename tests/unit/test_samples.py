@@ -222,3 +222,21 @@ def test_a_chunk_never_spans_the_moment_in_which_the_clock_was_set(tmp_path: Pat
     chunks = [decode_chunk(msgspec.msgpack.decode(payload)["chunk"]) for payload in payloads]
     assert [(chunk.clock_set, len(chunk.series[0].utc_us)) for chunk in chunks] == [(False, 10), (True, 5)]
     store.close()
+
+
+def test_polls_that_the_disk_has_damaged_do_not_stop_the_others(tmp_path: Path) -> None:
+    """What cannot be folded must not end the agent at every start: it is a gap, and the other sensors' samples are kept."""
+    store = opened(tmp_path)
+    store.write(Plant().polls(20))
+    store.close()
+    with sqlite3.connect(tmp_path / "buffer.sqlite") as damaged:
+        damaged.execute("UPDATE sample SET value = x'00' WHERE id = 1")
+        damaged.execute("UPDATE channel_set SET names = '[' WHERE id = 2")
+    store = opened(tmp_path)
+    assert folded(store, 0.0) == N_SENSORS - 2
+    assert store.stats()["polls"] == 0
+    assert sorted(what_is_kept(tmp_path)) == [f"sensor-{sensor}" for sensor in range(2, N_SENSORS)]
+    gaps = store._db.execute("SELECT what, reason FROM gap").fetchall()
+    assert [what for what, _ in gaps] == ["poll", "poll"]
+    assert all("damaged" in reason for _, reason in gaps)
+    store.close()
